@@ -1,0 +1,480 @@
+"""Data sets as training sees them, and the stream of batches drawn from them.
+
+Images are uint8 [n, C, R, R] in a data set and float32 [n, C, r, r] in [-1, 1] in a batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import zipfile
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+
+from dnnlib.files import atomic_write
+from infostylegan.data.errors import DataError
+from infostylegan.data.images import BadImage, Framing, decode
+from infostylegan.data.sources import Files
+
+RAM_LIMIT = 2 << 30  # bytes of decoded images that are kept in memory; larger sets are decoded per batch
+
+Progress = Callable[[int, int], None]  # (done, total)
+Indices = np.ndarray | Sequence[int]
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+class Dataset(Protocol):
+    """Square images of one size and, where known, their class labels and generative factors."""
+
+    name: str
+    labels: np.ndarray | None  # int64 [N]
+    label_names: tuple[str, ...] | None
+    factors: dict[str, np.ndarray] | None  # each [N]
+    skipped: list[tuple[str, str]]  # (file, reason)
+    digest: str  # sha256 (hex) of what training sees
+
+    @property
+    def resolution(self) -> int: ...
+
+    @property
+    def channels(self) -> int:
+        """1 or 3."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def images(self, indices: Indices) -> np.ndarray:
+        """The images at `indices`, uint8 [n, C, R, R]."""
+        ...
+
+
+@dataclass
+class ArrayDataset:
+    """A data set held in memory as one array, uint8 [N, C, R, R]."""
+
+    name: str
+    array: np.ndarray
+    labels: np.ndarray | None = None
+    label_names: tuple[str, ...] | None = None
+    factors: dict[str, np.ndarray] | None = None
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.digest:
+            self.digest = array_digest(self.array, self.labels)
+
+    @property
+    def resolution(self) -> int:
+        return int(self.array.shape[3])
+
+    @property
+    def channels(self) -> int:
+        return int(self.array.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def images(self, indices: Indices) -> np.ndarray:
+        return self.array[np.asarray(indices, dtype=np.int64)]
+
+
+def array_digest(array: np.ndarray, labels: np.ndarray | None) -> str:
+    """sha256 (hex) of the images, their shape, and their labels."""
+    digest = hashlib.sha256(repr((array.shape, labels is not None)).encode())
+    digest.update(np.ascontiguousarray(array).data)
+    if labels is not None:
+        digest.update(np.ascontiguousarray(labels, dtype="<i8").data)
+    return digest.hexdigest()
+
+
+def worker_count() -> int:
+    """Threads worth starting: the cores this process may use, at most 32."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        cores = os.cpu_count() or 1
+    return max(1, min(cores, 32))
+
+
+def parallel(function: Callable[[In], Out], items: Iterable[In], window: int = 0) -> Iterator[Out]:
+    """function(item) of each item, in order, computed by threads that run at most `window` items ahead.
+
+    A result not fetched is never waited for: an error or Ctrl-C ends it at once.
+    """
+    workers = worker_count()
+    pool = ThreadPoolExecutor(workers)
+    waiting: deque[Future[Out]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > (window or 4 * workers):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+# ---- files ---------------------------------------------------------------------------------------------
+
+
+class FileDataset:
+    """A data set too large for memory: images are read and decoded as they are asked for."""
+
+    def __init__(
+        self,
+        files: Files,
+        framing: Framing,
+        kept: np.ndarray,
+        *,
+        name: str,
+        labels: np.ndarray | None,
+        label_names: tuple[str, ...] | None,
+        factors: dict[str, np.ndarray] | None,
+        skipped: list[tuple[str, str]],
+        digest: str,
+    ) -> None:
+        self.name = name
+        self.resolution = framing.resolution
+        self.channels = framing.channels
+        self.labels = labels
+        self.label_names = label_names
+        self.factors = factors
+        self.skipped = skipped
+        self.digest = digest
+        self._files = files
+        self._framing = framing
+        self._kept = kept  # int64 [N]: which of the files are in the set
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def images(self, indices: Indices) -> np.ndarray:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(worker_count(), thread_name_prefix="decode")
+        size = self.resolution
+        out = np.empty((len(indices), self.channels, size, size), dtype=np.uint8)
+        for place, pixels in enumerate(
+            self._pool.map(self._decode, self._kept[np.asarray(indices, np.int64)])
+        ):
+            out[place] = pixels
+        return out
+
+    def _decode(self, file: int) -> np.ndarray:
+        try:
+            return decode(read(self._files, file), self._framing)
+        except BadImage as error:
+            raise DataError(
+                f"{self._files.path}: {self._files.names[file]} was sound and is now bad ({error}); "
+                "put it back, or start again without it"
+            ) from error
+
+
+def read(files: Files, index: int) -> bytes:
+    """The content of one file. Raises BadImage where it cannot be read."""
+    try:
+        return files.read(index)
+    except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
+        text = (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
+        raise BadImage(f"cannot be read: {text}") from error
+
+
+def check_bad(
+    where: Path, skipped: Sequence[tuple[str, str]], total: int, max_bad: float, *, all_seen: bool = True
+) -> None:
+    """Raise DataError where more than a share `max_bad` of `total` images had to be skipped."""
+    if len(skipped) <= max_bad * total and len(skipped) < total:
+        return
+    shown = "; ".join(f"{name} ({reason})" for name, reason in skipped[:3])
+    if len(skipped) == total:
+        raise DataError(f"{where}: none of its {total} images can be used: {shown}")
+    more = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
+    already, needed = "already ", "with a higher --max-bad"
+    if all_seen:
+        already, needed = "", f"with --max-bad {np.ceil(1000 * len(skipped) / total) / 1000:g}"
+    raise DataError(
+        f"{where}: {already}{len(skipped)} of {total} images cannot be used: {shown}{more}. "
+        f"Mend or remove them, or go on without them {needed} (now {max_bad:g})"
+    )
+
+
+def load_files(
+    files: Files,
+    framing: Framing,
+    *,
+    name: str,
+    labels: np.ndarray | None = None,
+    label_names: tuple[str, ...] | None = None,
+    factors: dict[str, np.ndarray] | None = None,
+    max_bad: float = 0.05,
+    trusted: bool = False,
+    memo: Path | None = None,
+    progress: Progress | None = None,
+) -> ArrayDataset | FileDataset:
+    """Decode every file once, keep what fits in RAM_LIMIT, and leave out the files that cannot be used.
+
+    A set too large for memory is remembered in the folder `memo`, so that the next start need not look at
+    every file again; one that is `trusted` (packed by us) is not looked at to begin with.
+    Raises DataError where more than a share `max_bad` has to be left out.
+    """
+    total = len(files.names)
+    size = framing.resolution
+    array: np.ndarray | None = None
+    if total * framing.nbytes() <= RAM_LIMIT:
+        array = np.empty((total, framing.channels, size, size), dtype=np.uint8)
+    stamps = files.stamps()
+    known = None if array is not None else _recall(memo, files, stamps, framing)
+    if known is None and array is None and trusted:
+        known = Verdict({}, [crc for _, _, crc in stamps])
+    if known is None:
+        known = _examine(files, framing, array, progress)
+        if array is None:
+            _remember(memo, files, stamps, framing, known)
+    skipped = [(files.names[i], reason) for i, reason in sorted(known.bad.items())]
+    check_bad(files.path, skipped, total, max_bad)
+    kept = np.array([i for i in range(total) if i not in known.bad], dtype=np.int64)
+    if labels is not None:
+        labels = labels[kept]
+    if factors is not None:
+        factors = {key: values[kept] for key, values in factors.items()}
+    content = [(*stamps[i][:2], known.crcs[i]) for i in kept]
+    digest = hashlib.sha256(
+        json.dumps([asdict(framing), content, None if labels is None else labels.tolist()]).encode()
+    ).hexdigest()
+    if array is None:
+        return FileDataset(
+            files, framing, kept, name=name, labels=labels, label_names=label_names, factors=factors,
+            skipped=skipped, digest=digest,
+        )  # fmt: skip
+    if skipped:  # close the gaps in place: a copy would need the memory twice
+        for place, i in enumerate(kept):
+            array[place] = array[i]
+        array = array[: len(kept)]
+    return ArrayDataset(name, array, labels, label_names, factors, skipped, digest)
+
+
+@dataclass
+class Verdict:
+    """What looking at every file once has shown."""
+
+    bad: dict[int, str]  # index of the file -> reason
+    crcs: list[int]  # CRC-32 of each file's content
+
+
+def _examine(files: Files, framing: Framing, array: np.ndarray | None, progress: Progress | None) -> Verdict:
+    def look(index: int) -> tuple[int, str | None]:
+        crc = 0
+        try:
+            content = read(files, index)
+            crc = zlib.crc32(content)
+            pixels = decode(content, framing)
+        except BadImage as error:
+            return crc, str(error)
+        if array is not None:
+            array[index] = pixels
+        return crc, None
+
+    verdict = Verdict({}, [])
+    for index, (crc, reason) in enumerate(parallel(look, range(len(files.names)))):
+        verdict.crcs.append(crc)
+        if reason is not None:
+            verdict.bad[index] = reason
+        if progress is not None:
+            progress(index + 1, len(files.names))
+    return verdict
+
+
+def _memo_file(folder: Path, files: Files, stamps: list[tuple[str, int, int]], framing: Framing) -> Path:
+    key = json.dumps([str(files.path.resolve()), asdict(framing), stamps])
+    return folder / f"examined-{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+
+
+def _recall(
+    folder: Path | None, files: Files, stamps: list[tuple[str, int, int]], framing: Framing
+) -> Verdict | None:
+    if folder is None:
+        return None
+    try:
+        known = json.loads(_memo_file(folder, files, stamps, framing).read_text())
+        verdict = Verdict(
+            {int(i): str(why) for i, why in known["bad"].items()}, [int(c) for c in known["crcs"]]
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # not there, or damaged: look again
+    return verdict if len(verdict.crcs) == len(stamps) else None
+
+
+def _remember(
+    folder: Path | None, files: Files, stamps: list[tuple[str, int, int]], framing: Framing, verdict: Verdict
+) -> None:
+    if folder is not None:
+        with contextlib.suppress(OSError):  # no more than time is lost
+            folder.mkdir(parents=True, exist_ok=True)
+            with atomic_write(_memo_file(folder, files, stamps, framing), "w") as file:
+                json.dump({"bad": verdict.bad, "crcs": verdict.crcs}, file)
+
+
+# ---- batches -------------------------------------------------------------------------------------------
+
+
+def box_sums(images: np.ndarray, resolution: int) -> np.ndarray:
+    """Sums over s*s blocks, exact integers: uint8 [n, C, R, R] -> uint8|uint16|uint32 [n, C, r, r], s = R/r.
+
+    Adding strided views pairwise is several times faster than a reduction over a 6-d reshape.
+    """
+    factor = images.shape[-1] // resolution
+    sums = images
+    while sums.shape[-1] > resolution:
+        reached = images.shape[-1] // sums.shape[-1] * 2
+        wide = np.dtype(np.uint16) if 255 * reached * reached < 1 << 16 else np.dtype(np.uint32)
+        rows = np.add(sums[..., 0::2, :], sums[..., 1::2, :], dtype=wide)
+        sums = np.add(rows[..., 0::2], rows[..., 1::2], dtype=wide)
+    assert sums.shape[-1] * factor == images.shape[-1]
+    return sums
+
+
+def to_float(sums: np.ndarray, factor: int) -> torch.Tensor:
+    """Block sums -> means in [-1, 1], float32: 0 -> -1 and 255*s*s -> 1, both exact."""
+    # 127.5*s*s and every sum are exact in float32 (s <= 128), so there is one rounding, in the division.
+    scaled = torch.from_numpy(sums.astype(np.float32))
+    return scaled.div_(127.5 * factor * factor).sub_(1.0)
+
+
+def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
+    """The order of `size` images in one epoch, int64 [size]; the same on every machine and NumPy."""
+    # Raw bits of a bit generator are promised never to change between NumPy releases;
+    # Generator.permutation is not.
+    bits = np.random.Philox(np.random.SeedSequence([seed & (1 << 64) - 1, epoch, 0x1DA7A]))
+    return np.argsort(bits.random_raw(size), kind="stable")
+
+
+class BatchStream:
+    """Batches as a pure function of (seed, position, count): any position, any restart, exactly the same.
+
+    `position` counts the images served before the batch over all ranks together. Epoch e = position // N
+    walks a permutation drawn from (seed, e), so each image is seen once an epoch. Of a global batch of
+    `count * world_size` images, rank r takes items r, r + world_size, ...
+
+    Sets decoded per batch are decoded ahead of need, `prefetch` batches far (0: never); this changes the
+    time a batch takes and never its content.
+    """
+
+    def __init__(
+        self, dataset: Dataset, seed: int, *, rank: int = 0, world_size: int = 1, prefetch: int = 2
+    ) -> None:
+        if len(dataset) == 0:
+            raise DataError(f"{dataset.name}: the data set holds no images")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank} is not in 0..{world_size - 1}")
+        self.dataset = dataset
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.prefetch = prefetch if not isinstance(dataset, ArrayDataset) else 0
+        self._orders: dict[int, np.ndarray] = {}
+        self._ahead: dict[tuple[int, int, int], Future[torch.Tensor]] = {}
+        self._pool: ThreadPoolExecutor | None = None
+        self._sums: tuple[int, np.ndarray] | None = None  # (resolution, block sums of the whole set)
+
+    def indices(self, position: int, count: int) -> np.ndarray:
+        """Which images of the data set make up this rank's batch, int64 [count]."""
+        if position < 0 or count < 0:
+            raise ValueError(f"position {position} and count {count} must not be negative")
+        size = len(self.dataset)
+        places = position + self.rank + self.world_size * np.arange(count, dtype=np.int64)
+        epochs, offsets = np.divmod(places, size)
+        chosen = np.empty(count, dtype=np.int64)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            chosen[here] = self._order(int(epoch))[offsets[here]]
+        return chosen
+
+    def batch(
+        self, position: int, count: int, resolution: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Images float32 [count, C, r, r] in [-1, 1] and labels int64 [count] (None without labels).
+
+        A `resolution` below the data set's takes the mean of each block of s*s pixels.
+        """
+        full = self.dataset.resolution
+        resolution = full if resolution is None else resolution
+        if resolution < 1 or full % resolution or not is_power_of_two(full // resolution):
+            raise DataError(
+                f"{self.dataset.name}: cannot give {resolution}x{resolution} images of {full}x{full} ones; "
+                f"use {full} or {full} halved some number of times"
+            )
+        indices = self.indices(position, count)
+        ready = self._ahead.pop((position, count, resolution), None)
+        self._look_ahead(position, count, resolution)
+        images = ready.result() if ready is not None else self._images(indices, resolution)
+        labels = self.dataset.labels
+        return images, None if labels is None else torch.from_numpy(labels[indices].astype(np.int64))
+
+    def close(self) -> None:
+        """Drop what was decoded ahead, and the threads; the stream stays usable."""
+        for future in self._ahead.values():
+            future.cancel()
+        self._ahead.clear()
+        if self._pool is not None:
+            self._pool.shutdown(wait=False)
+            self._pool = None
+
+    def _order(self, epoch: int) -> np.ndarray:
+        order = self._orders.get(epoch)
+        if order is None:
+            while len(self._orders) >= 4:  # a batch and its look-ahead touch two epochs each, as a rule
+                self._orders.pop(next(iter(self._orders)))
+            order = self._orders[epoch] = permutation(self.seed, epoch, len(self.dataset))
+        return order
+
+    def _images(self, indices: np.ndarray, resolution: int) -> torch.Tensor:
+        factor = self.dataset.resolution // resolution
+        if factor > 1 and isinstance(self.dataset, ArrayDataset):
+            return to_float(self._reduced(self.dataset.array, resolution)[indices], factor)
+        return to_float(box_sums(self.dataset.images(indices), resolution), factor)
+
+    def _reduced(self, array: np.ndarray, resolution: int) -> np.ndarray:
+        """Block sums of the whole set at the resolution in use: at most half the set's own memory."""
+        if self._sums is None or self._sums[0] != resolution:
+            first = box_sums(array[:1], resolution)
+            sums = np.empty((len(array), *first.shape[1:]), dtype=first.dtype)
+            rows = max(1, (16 << 20) // max(1, array[0].nbytes))
+            starts = range(0, len(array), rows)
+
+            def reduce(start: int) -> None:
+                sums[start : start + rows] = box_sums(array[start : start + rows], resolution)
+
+            with ThreadPoolExecutor(worker_count()) as pool:
+                list(pool.map(reduce, starts))
+            self._sums = (resolution, sums)
+        return self._sums[1]
+
+    def _look_ahead(self, position: int, count: int, resolution: int) -> None:
+        """Start decoding the batches that follow, and forget those no longer wanted."""
+        step = count * self.world_size
+        wanted = [(position + step * (i + 1), count, resolution) for i in range(self.prefetch if step else 0)]
+        for key in [key for key in self._ahead if key not in wanted]:
+            self._ahead.pop(key).cancel()
+        for key in wanted:
+            if key not in self._ahead:
+                if self._pool is None:
+                    self._pool = ThreadPoolExecutor(1, thread_name_prefix="look-ahead")
+                indices = self.indices(key[0], count)
+                self._ahead[key] = self._pool.submit(self._images, indices, resolution)
+
+
+def is_power_of_two(value: int) -> bool:
+    return value > 0 and value & (value - 1) == 0

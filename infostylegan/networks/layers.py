@@ -1,0 +1,155 @@
+"""Layers shared by the generator and the discriminator.
+
+All weights use the equalised learning rate of Karras et al. 2018: they are drawn from N(0, 1) and scaled by
+gain / sqrt(fan_in) at run time. Filtering and bias-activation go through `cuda_ops`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cuda_ops import bias_act, filter2d, setup_filter
+
+GAIN = math.sqrt(2.0)
+SLOPE = 0.2
+
+
+def pixel_norm(x: Tensor, eps: float = 1e-8) -> Tensor:
+    """Scale each sample's (or pixel's) feature vector along dim 1 to unit mean square."""
+    return x * (x.square().mean(dim=1, keepdim=True) + eps).rsqrt()
+
+
+def lrelu(x: Tensor, bias: Tensor | None) -> Tensor:
+    """Leaky ReLU of slope 0.2 after adding a bias along dim 1, without the variance-preserving gain.
+
+    The gain sqrt(2) of these networks sits in the weights, as in the 2019 release.
+    """
+    return bias_act(x, bias, act="lrelu", alpha=SLOPE, gain=1.0)
+
+
+def box_downsample(x: Tensor, factor: int = 2) -> Tensor:
+    """Mean over factor × factor blocks."""
+    return F.avg_pool2d(x, factor) if factor > 1 else x
+
+
+def nearest_upsample(x: Tensor, factor: int = 2) -> Tensor:
+    """Repeat each pixel factor × factor times."""
+    return F.interpolate(x, scale_factor=factor, mode="nearest") if factor > 1 else x
+
+
+class EqualizedLinear(nn.Module):
+    """Dense layer [N, in] -> [N, out] with equalised learning rate.
+
+    With lr_multiplier m the weights are stored 1/m larger and scaled by m when used, so that an optimiser
+    with normalised steps (Adam) moves them m times slower.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        gain: float = GAIN,
+        lr_multiplier: float = 1.0,
+        activate: bool = False,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
+        self.bias = nn.Parameter(torch.zeros(out_features))
+        self.weight_scale = gain / math.sqrt(in_features) * lr_multiplier
+        self.bias_scale = lr_multiplier
+        self.activate = activate
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = self.bias * self.bias_scale if self.bias_scale != 1.0 else self.bias
+        if self.activate:
+            return lrelu(F.linear(x, self.weight * self.weight_scale), bias)
+        return F.linear(x, self.weight * self.weight_scale, bias)
+
+
+class EqualizedConv2d(nn.Module):
+    """Convolution without bias, with equalised learning rate: [N, in, H, W] -> [N, out, H', W'].
+
+    `resample="up"` is nearest-neighbour doubling followed by the convolution and `"down"` is the convolution
+    followed by 2×2 averaging. Both are computed as one 4×4 convolution of stride 2, whose kernel is the sum
+    of the four shifts of the 3×3 kernel: the same numbers for 2.25 times less work.
+
+    `dtype` is the type in which the product is computed (torch.bfloat16 or None for that of the input);
+    weights and results keep theirs.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int = 3, *, gain: float = GAIN, resample: str = ""
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel, kernel))
+        self.weight_scale = gain / math.sqrt(in_channels * kernel * kernel)
+        self.resample = resample
+        self.padding = kernel // 2
+        self.dtype: torch.dtype | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        out_type = x.dtype
+        weight = self.weight * self.weight_scale
+        if self.resample == "up":
+            weight = sum_of_shifts(weight.flip((2, 3))).transpose(0, 1)
+        elif self.resample == "down":
+            weight = sum_of_shifts(weight) * 0.25
+        if self.dtype is not None:
+            x, weight = x.to(self.dtype), weight.to(self.dtype)
+        if self.resample == "up":
+            y = F.conv_transpose2d(x, weight, stride=2, padding=1)
+        elif self.resample == "down":
+            y = F.conv2d(x, weight, stride=2, padding=1)
+        else:
+            y = F.conv2d(x, weight, padding=self.padding)
+        return y.to(out_type)
+
+
+def sum_of_shifts(weight: Tensor) -> Tensor:
+    """[..., k, k] -> [..., k + 1, k + 1]: the kernel convolved with a 2×2 block of ones."""
+    w = F.pad(weight, (1, 1, 1, 1))
+    return w[..., 1:, 1:] + w[..., :-1, 1:] + w[..., 1:, :-1] + w[..., :-1, :-1]
+
+
+class Blur(nn.Module):
+    """[1, 2, 1] ⊗ [1, 2, 1] / 16 with zero padding; keeps the size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("filter", setup_filter([1.0, 2.0, 1.0]), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return filter2d(x, self.filter)
+
+
+def set_conv_dtype(module: nn.Module, dtype: torch.dtype | None) -> None:
+    """Choose the type in which every convolution below `module` is computed (None: as its input)."""
+    for layer in module.modules():
+        if isinstance(layer, EqualizedConv2d):
+            layer.dtype = dtype
+
+
+class ChannelPlan:
+    """Feature maps of a block: nf(s) = min(fmap_base / 2^s, fmap_max); a block at 2^r has nf(r - 1).
+
+    The defaults (8192, 512) are StyleGAN's; smaller values scale the networks down.
+    """
+
+    def __init__(self, fmap_base: int = 8192, fmap_max: int = 512) -> None:
+        self.fmap_base, self.fmap_max = fmap_base, fmap_max
+
+    def __call__(self, resolution: int) -> int:
+        stage = int(math.log2(resolution)) - 1
+        return max(1, min(self.fmap_base // 2**stage, self.fmap_max))
+
+
+def resolutions_up_to(resolution: int) -> list[int]:
+    """[4, 8, …, resolution]; raises ValueError unless it is a power of two from 8 to 1024."""
+    if resolution not in (8, 16, 32, 64, 128, 256, 512, 1024):
+        raise ValueError(f"resolution {resolution}: must be a power of two from 8 to 1024")
+    return [2**r for r in range(2, int(math.log2(resolution)) + 1)]

@@ -1,0 +1,58 @@
+"""Settings as data: the paper's, and small ones that were chosen by measurement (docs/mnist.md)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# The paper, section 4, on top of StyleGAN (2019): see docs/training.md for where each number comes from.
+PAPER: dict[str, Any] = {
+    "codes": "cat:3,bern:7,unif:10",
+    "uniform": "unit",
+    "code_input": "plain",
+    "beta": 1.0,
+    "gamma": 10.0,
+    "r1_reference": "final",
+    "start_resolution": 8,
+    "stable_kimg": 600.0,
+    "fade_kimg": 600.0,
+    "lr": {8: 0.001, 128: 0.003},
+    "batch": {8: 1024, 16: 512, 32: 512, 64: 256, 128: 128, 256: 64, 512: 32},
+}
+
+SMALL: dict[str, Any] = {
+    "codes": "cat:3,bern:2,unif:4",
+    "latent_dim": 64,
+    "fmap_base": 1024,
+    "fmap_max": 64,
+    "mapping_layers": 2,
+    "mapping_lr": 0.1,
+    "beta": 0.3,
+    "gamma": 1.0,
+    "r1_reference": "native",
+    "r1_interval": 4,
+    "start_resolution": 8,
+    "stable_kimg": 60.0,
+    "fade_kimg": 30.0,
+    "batch": {8: 64, 16: 32, 32: 32},
+    "lr": 0.002,
+    "kimg": 400.0,
+    "ema_rampup": 0.1,
+    "precision": "bf16",
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper-celeba": {**PAPER, "resolution": 128, "kimg": 55_000.0, "labels": False},
+    "paper-eyepacs": {**PAPER, "resolution": 512, "kimg": 20_000.0, "labels": True},
+    "stylegan": {**PAPER, "uniform": "truncnormal", "code_input": "standard", "kimg": 25_000.0},
+    "small": SMALL,
+    "fundus": {**SMALL, "resolution": 64, "codes": "cat:3,bern:2,unif:3"},
+    "mnist": {**SMALL, "resolution": 32, "codes": "cat:10,unif:2", "views": 1.0},
+}
+
+# Data sets that have a preset of their own; any other starts from `small`.
+DEFAULT_PRESET = {"fundus": "fundus", "mnist": "mnist", "eyepacs": "paper-eyepacs", "celeba": "paper-celeba"}
+
+
+def preset_for(dataset_name: str) -> str:
+    """The preset that a data set starts from when --cfg is not given."""
+    return DEFAULT_PRESET.get(dataset_name, "small")

@@ -1,0 +1,187 @@
+"""Everything that decides what a run computes, as one record that can be written to JSON and read back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from infostylegan.codes import CodeError, CodeSpec
+from infostylegan.growth import R1_REFERENCES, Growth, per_resolution
+from infostylegan.networks import Discriminator, Generator
+from infostylegan.training.step import LossSettings
+
+PRECISIONS = ("fp32", "bf16")
+Table = float | Mapping[int, float]
+
+
+class OptionError(ValueError):
+    """An impossible option; the message says which, why, and how to mend it."""
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """Two runs with equal options (and the same data) end with the same weights, bit for bit.
+
+    Tables map a resolution to a number; a single number holds for all. Lengths are in thousands of images.
+    """
+
+    # Data
+    data: str
+    data_digest: str
+    resolution: int
+    channels: int = 3
+    label_count: int = 0  # 0: labels are not used
+    # Codes and losses
+    codes: str = "cat:3,bern:7,unif:10"
+    uniform: str = "truncnormal"
+    sigma_min: float = 0.2
+    beta: float = 1.0
+    beta_uniform: float | None = None
+    views: float = 0.0
+    gamma: float = 10.0
+    r1_reference: str = "final"
+    r1_interval: int = 1
+    # Networks
+    styles: bool = True
+    latent_dim: int = 512
+    fmap_base: int = 8192
+    fmap_max: int = 512
+    mapping_layers: int = 8
+    mapping_lr: float = 0.01
+    code_input: str = "standard"
+    code_scale: float = 1.0
+    # Schedule
+    kimg: float = 1000.0
+    start_resolution: int = 8
+    stable_kimg: Table = 600.0
+    fade_kimg: Table = 600.0
+    batch: Table = 32
+    lr: Table = 0.001
+    micro_batch: int | None = None
+    ema_kimg: float = 10.0
+    ema_rampup: float | None = None
+    precision: str = "fp32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise OptionError for a combination that cannot run."""
+
+        def demand(condition: bool, text: str) -> None:
+            if not condition:
+                raise OptionError(text)
+
+        def choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+            demand(value in choices, f"{option} {value}: choose one of {', '.join(choices)}")
+
+        powers = (8, 16, 32, 64, 128, 256, 512, 1024)
+        demand(self.resolution in powers, f"--resolution {self.resolution}: must be a power of two, 8 to 1024")
+        demand(
+            self.start_resolution in powers and self.start_resolution <= self.resolution,
+            f"--start-resolution {self.start_resolution}: must be a power of two from 8 to {self.resolution}",
+        )
+        choice("--r1-reference", self.r1_reference, R1_REFERENCES)
+        choice("--precision", self.precision, PRECISIONS)
+        choice("--code-input", self.code_input, ("standard", "plain"))
+        for option, value in (("--beta", self.beta), ("--beta-uniform", self.beta_uniform or 0.0),
+                              ("--gamma", self.gamma), ("--views", self.views), ("--seed", self.seed)):  # fmt: skip
+            demand(value >= 0, f"{option} {value}: must not be negative")
+        for option, value in (("--kimg", self.kimg), ("--r1-interval", self.r1_interval),
+                              ("--ema-kimg", self.ema_kimg), ("--fmap-base", self.fmap_base),
+                              ("--fmap-max", self.fmap_max), ("--latent-dim", self.latent_dim)):  # fmt: skip
+            demand(value > 0, f"{option} {value}: must be greater than 0")
+        demand(min(self.growth().batch.values()) > 0, "--batch: must be greater than 0")
+        demand(
+            self.micro_batch is None or self.micro_batch > 0, f"--micro-batch {self.micro_batch}: must be positive"
+        )
+        spec = self.spec()
+        demand(
+            spec.width < self.latent_dim,
+            f"--codes {self.codes}: {spec.width} wide, which leaves no room for noise in --latent-dim "
+            f"{self.latent_dim}; use fewer codes or a wider latent",
+        )
+
+    def spec(self) -> CodeSpec:
+        try:
+            return CodeSpec.parse(self.codes, uniform=self.uniform, sigma_min=self.sigma_min)
+        except CodeError as error:
+            raise OptionError(str(error)) from None
+
+    def growth(self) -> Growth:
+        def table(value: Table) -> dict[int, float]:
+            return per_resolution(value, self.start_resolution, self.resolution)
+
+        return Growth(
+            start=self.start_resolution,
+            resolution=self.resolution,
+            total_kimg=self.kimg,
+            stable_kimg=table(self.stable_kimg),
+            fade_kimg=table(self.fade_kimg),
+            batch={resolution: int(size) for resolution, size in table(self.batch).items()},
+            lr=table(self.lr),
+            gamma=self.gamma,
+            r1_reference=self.r1_reference,
+        )
+
+    def losses(self) -> LossSettings:
+        return LossSettings(
+            beta=self.beta,
+            beta_uniform=self.beta_uniform,
+            views=self.views,
+            r1_interval=self.r1_interval,
+            micro_batch=self.micro_batch,
+        )
+
+    def build_generator(self) -> Generator:
+        generator = Generator(
+            self.resolution,
+            self.spec(),
+            styles=self.styles,
+            labels=self.label_count,
+            channels=self.channels,
+            latent_dim=self.latent_dim,
+            fmap_base=self.fmap_base,
+            fmap_max=self.fmap_max,
+            mapping_layers=self.mapping_layers,
+            mapping_lr=self.mapping_lr,
+            code_input=self.code_input,
+            code_scale=self.code_scale,
+        )
+        generator.set_precision(self.precision)
+        return generator
+
+    def build_discriminator(self) -> Discriminator:
+        discriminator = Discriminator(
+            self.resolution,
+            self.spec(),
+            labels=self.label_count,
+            channels=self.channels,
+            fmap_base=self.fmap_base,
+            fmap_max=self.fmap_max,
+        )
+        discriminator.set_precision(self.precision)
+        return discriminator
+
+    def describe(self) -> str:
+        """Short name for the run folder: data, resolution and what sets the run apart."""
+        name = "".join(ch if ch.isalnum() else "-" for ch in self.data).strip("-") or "data"
+        styles = "" if self.styles else "-nostyles"
+        return f"{name}{self.resolution}-beta{self.beta:g}{styles}"
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    @staticmethod
+    def from_json(text: str) -> TrainingOptions:
+        values: dict[str, Any] = json.loads(text)
+        for name in ("stable_kimg", "fade_kimg", "batch", "lr"):
+            if isinstance(values.get(name), dict):
+                values[name] = {int(resolution): number for resolution, number in values[name].items()}
+        return TrainingOptions(**values)
+
+    def differences(self, other: TrainingOptions) -> list[str]:
+        """Names of the options in which two runs differ, with both values."""
+        mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
+        return [f"{name}: {mine[name]} / {theirs[name]}" for name in mine if mine[name] != theirs[name]]

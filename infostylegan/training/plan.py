@@ -1,0 +1,89 @@
+"""The plan of a run before it is paid for: phases, parameters, memory."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dnnlib.log import format_bytes
+from infostylegan.growth import Phase
+from infostylegan.networks import Discriminator, Generator
+from infostylegan.training.options import TrainingOptions
+from infostylegan.training.step import LossSettings, StepStats, discriminator_step, generator_step
+
+
+def describe_plan(options: TrainingOptions, data: str, device: torch.device) -> str:
+    """Every phase, the networks' sizes and the memory of the largest step, as text."""
+    phases = options.growth().phases()
+    G, D = options.build_generator(), options.build_discriminator()
+    lines = [
+        f"Data     {data}" + (f", {options.label_count} labels" if options.label_count else ", labels not used"),
+        f"Codes    {options.codes}: {options.spec().width} of {options.latent_dim} latent numbers, "
+        f"H(C) = {options.spec().entropy():.3f} nats, uniform codes as {options.uniform}",
+        f"Method   {'styled' if options.styles else 'direct (no styles)'}, beta {options.beta:g}, "
+        f"R1 gamma {options.gamma:g} ({options.r1_reference})"
+        + (f", every {options.r1_interval} steps" if options.r1_interval > 1 else ""),
+        f"Networks G {count(G):,} parameters, D with Q {count(D):,}, {options.precision}",
+        "",
+        f"{'phase':>5} {'size':>5} {'':6} {'from kimg':>10} {'to kimg':>9} {'batch':>6} {'lr':>7} "
+        f"{'eff. gamma':>11} {'steps':>8}",
+    ]
+    for phase in phases:
+        lines.append(
+            f"{phase.index:>5} {phase.resolution:>4}² {'fade' if phase.fading else 'stable':6} "
+            f"{phase.start / 1000:>10,.0f} {phase.end / 1000:>9,.0f} {phase.batch:>6} {phase.lr:>7g} "
+            f"{phase.gamma:>11.4g} {phase.steps:>8,}"
+        )
+    worst, memory = max(
+        ((phase, estimate_memory(options, phase)) for phase in phases), key=lambda pair: pair[1]
+    )
+    part = min(worst.batch, options.micro_batch or worst.batch)
+    lines += [
+        "",
+        f"Steps    {sum(phase.steps for phase in phases):,} in all, {phases[-1].end / 1000:,.0f} kimg",
+        f"Memory   about {format_bytes(memory)} at {worst.resolution}², {part} images a backward pass, one process"
+        + ("" if options.micro_batch else " (--micro-batch N divides it)"),
+    ]
+    return "\n".join(lines)
+
+
+def count(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def estimate_memory(options: TrainingOptions, phase: Phase) -> float:
+    """Bytes that a step holds: weights, moments, gradients, and what autograd saves for the backward pass.
+
+    The saved tensors are counted on the meta device, where nothing is computed, for two and for four images;
+    the difference is the cost of an image.
+    """
+    G, D = options.build_generator().to("meta"), options.build_discriminator().to("meta")
+    settings = options.losses()
+    two, four = (saved_bytes(G, D, options, phase, settings, n) for n in (2, 4))
+    images = min(phase.batch, options.micro_batch or phase.batch)
+    weights = 4 * (count(G) * 5 + count(D) * 4)  # value, gradient, two moments; and the average of G
+    return weights + two + (four - two) / 2 * (images - 2)
+
+
+def saved_bytes(
+    G: Generator, D: Discriminator, options: TrainingOptions, phase: Phase, settings: LossSettings, n: int
+) -> float:
+    """Bytes saved for backward by the heavier half of a step on n images."""
+    meta = torch.device("meta")
+    label = torch.zeros(n, dtype=torch.long, device=meta) if options.label_count else None
+    real = torch.zeros(n, options.channels, phase.resolution, phase.resolution, device=meta)
+    halves = []
+    for half in (
+        lambda: discriminator_step(G, D, real, label, phase, 1.0, settings, phase.gamma, StepStats()),
+        lambda: generator_step(G, D, n, label, meta, phase, 1.0, settings, StepStats()),
+    ):
+        seen: dict[int, Tensor] = {}
+
+        def keep(tensor: Tensor, seen: dict[int, Tensor] = seen) -> Tensor:
+            seen.setdefault(id(tensor), tensor)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            half()
+        halves.append(float(sum(t.numel() * t.element_size() for t in seen.values())))
+    return max(halves)

@@ -1,0 +1,249 @@
+"""Train an InfoStyleGAN: `python train.py` on the embedded dataset, `--data` for any other.
+
+The same command again resumes an unfinished run, exactly.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from click.core import ParameterSource
+
+from dnnlib import distributed
+from dnnlib.log import RunLog, format_time
+from dnnlib.memory import tune_malloc
+from dnnlib.runs import list_runs, next_run_dir
+from infostylegan.data import DataError, Dataset, open_dataset
+from infostylegan.presets import PRESETS, preset_for
+from infostylegan.training.loop import RunSettings, TrainingError, train
+from infostylegan.training.options import OptionError, TrainingOptions
+from infostylegan.training.plan import describe_plan
+from infostylegan.training.report import information_table
+
+OPTIONS_FILE = "training_options.json"
+# Options of the command line that are options of the run under another name.
+RENAMED = {"cfg": None, "data": None}
+
+
+def table(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
+    """A number, or numbers by resolution: `64` or `8:256,32:64`."""
+    if value is None:
+        return None
+    try:
+        if ":" not in value:
+            return float(value)
+        pairs = (part.split(":") for part in value.split(","))
+        return {int(resolution): float(number) for resolution, number in pairs}
+    except ValueError:
+        raise click.BadParameter(f"{value!r}: write a number, or numbers by resolution as in 8:256,32:64") from None
+
+
+class Failure(click.ClickException):
+    """One clear line on stderr, exit code 2."""
+
+    exit_code = 2
+
+
+@click.command(context_settings={"show_default": True, "max_content_width": 100})
+# Data
+@click.option("--data", default="fundus", metavar="NAME|FOLDER|ZIP", help="fundus (embedded), mnist, eyepacs, celeba, a folder or a zip of images.")  # fmt: skip
+@click.option("--resolution", type=int, help="Final size, a power of two.  [default: from the preset or the data]")
+@click.option("--labels/--no-labels", default=None, help="Condition D and G on the labels of the data.  [default: from the preset]")  # fmt: skip
+@click.option("--fit", type=click.Choice(["crop", "pad"]), default="crop", help="How an image that is not square is made so.")  # fmt: skip
+@click.option("--max-bad", type=click.FloatRange(0, 1), default=0.05, help="Share of unreadable images to put up with.")  # fmt: skip
+# Method
+@click.option("--cfg", type=click.Choice(sorted(PRESETS)), help="Settings to start from.  [default: from the data]")
+@click.option("--beta", type=float, help="Weight of the mutual information (Eq. 4); 0 is a plain StyleGAN.")
+@click.option("--beta-uniform", type=float, help="The same for uniform codes alone.  [default: --beta]")
+@click.option("--codes", help="The codes, as in cat:3,bern:7,unif:10; `none` for none.")
+@click.option("--uniform", type=click.Choice(["unit", "gaussian", "truncnormal"]), help="What Q calls a uniform code; unit is the paper's.")  # fmt: skip
+@click.option("--sigma-min", type=float, help="Least scale that Q may state of a uniform code.")
+@click.option("--views", type=float, help="Strength of the random views through which discrete codes are read; 0: none.")  # fmt: skip
+@click.option("--styles/--no-styles", default=None, help="Styled generator, or ProGAN's (codes enter once).")
+@click.option("--code-input", type=click.Choice(["standard", "plain"]), help="How codes join z'; plain is the paper's.")  # fmt: skip
+@click.option("--code-scale", type=float, help="Factor on the codes' input.")
+# Losses and schedule
+@click.option("--gamma", type=float, help="Weight of the R1 penalty.")
+@click.option("--r1-reference", type=click.Choice(["final", "native"]), help="Size of image that gamma refers to.")
+@click.option("--r1-interval", type=int, help="R1 every so many steps, as strongly in all.")
+@click.option("--kimg", type=float, help="Length of training, in thousands of images.")
+@click.option("--start-resolution", type=int, help="Size at which growth starts.")
+@click.option("--stable-kimg", callback=table, help="Length of a stable phase: a number or RES:NUMBER,…")
+@click.option("--fade-kimg", callback=table, help="Length of a fade: a number or RES:NUMBER,…")
+@click.option("--batch", callback=table, help="Images a step: a number or RES:NUMBER,…")
+@click.option("--lr", callback=table, help="Adam's rate: a number or RES:NUMBER,…")
+@click.option("--micro-batch", type=int, help="Images of one backward pass, for machines with little memory.")
+@click.option("--ema-kimg", type=float, help="Half-life of G's moving average.")
+# Networks
+@click.option("--latent-dim", type=int, help="Width of (z', c) and of w.")
+@click.option("--fmap-base", type=int, help="Feature maps: min(base / 2^stage, max).")
+@click.option("--fmap-max", type=int, help="The most feature maps of a layer.")
+@click.option("--mapping-layers", type=int, help="Depth of the mapping network.")
+@click.option("--mapping-lr", type=float, help="Learning rate multiplier of the mapping network.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="Type in which convolutions are computed.")
+# Running
+@click.option("--outdir", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"), help="Where run folders are made.")  # fmt: skip
+@click.option("--seed", type=int, default=0, help="Seed of everything random.")
+@click.option("--tick", type=float, help="Thousands of images between status lines.  [default: kimg / 40]")
+@click.option("--snap", type=click.IntRange(1), default=5, help="Ticks between snapshots.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
+@click.option("--device", help="cpu or cuda.  [default: cuda if present]")
+@click.option("--new", "fresh", is_flag=True, help="Start a new run even if this command has an unfinished one.")
+@click.option("--resume", "resume", type=click.Path(path_type=Path, file_okay=False), help="Go on in this run folder.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.pass_context
+def main(ctx: click.Context, **args: Any) -> None:
+    """Train an InfoStyleGAN. The same command again resumes an unfinished run, exactly."""
+    if args["threads"]:
+        torch.set_num_threads(args["threads"])
+    tune_malloc()
+    torch.backends.cudnn.deterministic = True
+    distributed.init()
+    try:
+        run(args, {name for name in args if ctx.get_parameter_source(name) != ParameterSource.DEFAULT})
+    except (DataError, OptionError, TrainingError) as error:
+        raise Failure(str(error)) from None
+    except OSError as error:
+        raise Failure(str(error)) from None
+    finally:
+        distributed.shutdown()
+
+
+def run(args: dict[str, Any], given: set[str]) -> None:
+    """Options -> data -> plan -> run folder -> training -> the closing words."""
+    device = pick_device(args["device"])
+    if args["dry_run"]:
+        click.echo(describe_plan(*plan_without_data(args, given), device))
+        return
+    options, dataset = prepare(args, given)
+    folder, resumed = pick_folder(args, options)
+    with RunLog(folder / "log.txt" if distributed.is_main() else None, quiet=not distributed.is_main()) as log:
+        if not resumed and distributed.is_main():
+            (folder / OPTIONS_FILE).write_text(options.to_json())
+        log.line(f"Run folder: {folder}")
+        log.line(f"Data: {dataset.name}, {len(dataset)} images at {dataset.resolution}², digest {dataset.digest[:12]}")
+        for name, reason in dataset.skipped:
+            log.warn(f"left out: {name}: {reason}")
+        tick = args["tick"] or options.kimg / 40
+        settings = RunSettings(folder, device, tick, args["snap"])
+        result = train(options, settings, dataset, log)
+        if not result.finished:
+            log.line(f"Stopped at {result.images / 1000:.1f} kimg; the same command goes on from here.")
+            sys.exit(130)
+        log.line(closing_words(folder, options, result.information))
+
+
+def closing_words(folder: Path, options: TrainingOptions, information: dict[str, float]) -> str:
+    lines = []
+    if information:
+        lines = ["", "Information of each code, on fresh samples:",
+                 information_table(information, options.spec().ceilings(), {}), ""]  # fmt: skip
+        lines.append(f"What each code does: {folder}/traverse-<code>.png")
+    lines.append(f"Generator: {sorted(folder.glob('network-snapshot-*.pkl'))[-1]}")
+    return "\n".join(lines)
+
+
+def pick_device(name: str | None) -> torch.device:
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise OptionError(f"--device {name}: cannot be used here ({str(error).splitlines()[0]})") from None
+    return device
+
+
+def preset_options(args: dict[str, Any], given: set[str], name: str) -> dict[str, Any]:
+    """The preset's settings, overruled by what was given on the command line."""
+    fields = {field.name for field in dataclasses.fields(TrainingOptions)}
+    values = dict(PRESETS[args["cfg"] or preset_for(name)])
+    values.update({key: args[key] for key in given if (key in fields and key != "data") or key == "labels"})
+    return values
+
+
+def prepare(args: dict[str, Any], given: set[str]) -> tuple[TrainingOptions, Dataset]:
+    """Open the data, and settle every option."""
+    known = args["data"] if args["data"] in ("fundus", "mnist", "eyepacs", "celeba") else ""
+    size = preset_options(args, given, known).get("resolution")
+
+    def progress(done: int, total: int) -> None:
+        if sys.stderr.isatty():
+            click.echo(f"\rReading the data: {done}/{total}", nl=done == total, err=True)
+
+    dataset = open_dataset(
+        args["data"], resolution=size, fit=args["fit"], max_bad=args["max_bad"], progress=progress
+    )
+    values = preset_options(args, given, dataset.name)
+    use_labels = values.pop("labels", False)
+    if use_labels and dataset.labels is None:
+        raise OptionError(f"--labels: {args['data']} has none (add dataset.json or labels.csv), or use --no-labels")
+    values["resolution"] = dataset.resolution
+    values["label_count"] = int(dataset.labels.max()) + 1 if use_labels and dataset.labels is not None else 0
+    values["seed"] = args["seed"]
+    check_batches(
+        options := TrainingOptions(
+            data=dataset.name, data_digest=dataset.digest, channels=dataset.channels, **values
+        )
+    )
+    return options, dataset
+
+
+def check_batches(options: TrainingOptions) -> None:
+    world = distributed.world_size()
+    for resolution, batch in options.growth().batch.items():
+        if batch % world:
+            raise OptionError(f"--batch {batch} at {resolution}²: not divisible by the {world} processes")
+
+
+def plan_without_data(args: dict[str, Any], given: set[str]) -> tuple[TrainingOptions, str]:
+    """Options for --dry-run; data that are not here are described by their preset."""
+    try:
+        options, dataset = prepare(args, given)
+        return options, f"{dataset.name}: {len(dataset)} images at {dataset.resolution}²"
+    except DataError:
+        if args["data"] not in ("eyepacs", "celeba"):
+            raise
+    values = preset_options(args, given, args["data"])
+    labels = 5 if values.pop("labels", False) else 0
+    values["seed"] = args["seed"]
+    options = TrainingOptions(data=args["data"], data_digest="", label_count=labels, **values)
+    return options, f"{args['data']}: not on this machine; run without --dry-run to see how to get it"
+
+
+def pick_folder(args: dict[str, Any], options: TrainingOptions) -> tuple[Path, bool]:
+    """The folder of this run, and whether it holds an earlier part of it."""
+    if args["resume"] is not None:
+        return check_same(args["resume"], options), True
+    if not args["fresh"]:
+        for folder in reversed(list_runs(args["outdir"])):
+            if read_options(folder) == options:
+                return folder, True
+    if not distributed.is_main():
+        raise OptionError("start a run in one process first")
+    return next_run_dir(args["outdir"], options.describe()), False
+
+
+def read_options(folder: Path) -> TrainingOptions | None:
+    try:
+        return TrainingOptions.from_json((folder / OPTIONS_FILE).read_text())
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def check_same(folder: Path, options: TrainingOptions) -> Path:
+    """Raise OptionError unless `folder` holds a run of just these options."""
+    found = read_options(folder)
+    if found is None:
+        raise OptionError(f"--resume {folder}: no run folder (it has no sound {OPTIONS_FILE})")
+    if found != options:
+        different = "; ".join(found.differences(options)[:6])
+        raise OptionError(f"--resume {folder}: it holds a run of another configuration (there / here): {different}")
+    return folder
+
+
+if __name__ == "__main__":
+    main()
