@@ -15,7 +15,8 @@ import torch
 from click.core import ParameterSource
 
 from dnnlib import distributed
-from dnnlib.log import RunLog, format_time
+from dnnlib.files import append_jsonl, atomic_write
+from dnnlib.log import RunLog
 from dnnlib.memory import tune_malloc
 from dnnlib.runs import list_runs, next_run_dir
 from infostylegan.data import DataError, Dataset, open_dataset
@@ -26,8 +27,7 @@ from infostylegan.training.plan import describe_plan
 from infostylegan.training.report import information_table
 
 OPTIONS_FILE = "training_options.json"
-# Options of the command line that are options of the run under another name.
-RENAMED = {"cfg": None, "data": None}
+DONE_FILE = "result.jsonl"  # written when a run has come to its end: images, and nats of each code
 
 
 def table(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
@@ -40,7 +40,9 @@ def table(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
         pairs = (part.split(":") for part in value.split(","))
         return {int(resolution): float(number) for resolution, number in pairs}
     except ValueError:
-        raise click.BadParameter(f"{value!r}: write a number, or numbers by resolution as in 8:256,32:64") from None
+        raise click.BadParameter(
+            f"{value!r}: write a number, or numbers by resolution as in 8:256,32:64"
+        ) from None
 
 
 class Failure(click.ClickException):
@@ -51,25 +53,58 @@ class Failure(click.ClickException):
 
 @click.command(context_settings={"show_default": True, "max_content_width": 100})
 # Data
-@click.option("--data", default="fundus", metavar="NAME|FOLDER|ZIP", help="fundus (embedded), mnist, eyepacs, celeba, a folder or a zip of images.")  # fmt: skip
-@click.option("--resolution", type=int, help="Final size, a power of two.  [default: from the preset or the data]")
-@click.option("--labels/--no-labels", default=None, help="Condition D and G on the labels of the data.  [default: from the preset]")  # fmt: skip
-@click.option("--fit", type=click.Choice(["crop", "pad"]), default="crop", help="How an image that is not square is made so.")  # fmt: skip
-@click.option("--max-bad", type=click.FloatRange(0, 1), default=0.05, help="Share of unreadable images to put up with.")  # fmt: skip
+@click.option(
+    "--data",
+    default="fundus",
+    metavar="NAME|FOLDER|ZIP",
+    help="fundus (embedded), mnist, eyepacs, celeba, a folder or a zip of images.",
+)
+@click.option(
+    "--resolution", type=int, help="Final size, a power of two.  [default: from the preset or the data]"
+)
+@click.option(
+    "--labels/--no-labels",
+    default=None,
+    help="Condition D and G on the labels of the data.  [default: from the preset]",
+)
+@click.option(
+    "--fit",
+    type=click.Choice(["crop", "pad"]),
+    default="crop",
+    help="How an image that is not square is made so.",
+)
+@click.option(
+    "--max-bad", type=click.FloatRange(0, 1), default=0.05, help="Share of unreadable images to put up with."
+)
 # Method
-@click.option("--cfg", type=click.Choice(sorted(PRESETS)), help="Settings to start from.  [default: from the data]")
+@click.option(
+    "--cfg", type=click.Choice(sorted(PRESETS)), help="Settings to start from.  [default: from the data]"
+)
 @click.option("--beta", type=float, help="Weight of the mutual information (Eq. 4); 0 is a plain StyleGAN.")
 @click.option("--beta-uniform", type=float, help="The same for uniform codes alone.  [default: --beta]")
 @click.option("--codes", help="The codes, as in cat:3,bern:7,unif:10; `none` for none.")
-@click.option("--uniform", type=click.Choice(["unit", "gaussian", "truncnormal"]), help="What Q calls a uniform code; unit is the paper's.")  # fmt: skip
+@click.option(
+    "--uniform",
+    type=click.Choice(["unit", "gaussian", "truncnormal"]),
+    help="What Q calls a uniform code; unit is the paper's.",
+)
 @click.option("--sigma-min", type=float, help="Least scale that Q may state of a uniform code.")
-@click.option("--views", type=float, help="Strength of the random views through which discrete codes are read; 0: none.")  # fmt: skip
+@click.option(
+    "--margin", type=float, help="Nats below a discrete code's ceiling that are certain enough for G."
+)
+@click.option(
+    "--views", type=float, help="Strength of the random views through which discrete codes are read; 0: none."
+)
 @click.option("--styles/--no-styles", default=None, help="Styled generator, or ProGAN's (codes enter once).")
-@click.option("--code-input", type=click.Choice(["standard", "plain"]), help="How codes join z'; plain is the paper's.")  # fmt: skip
+@click.option(
+    "--code-input", type=click.Choice(["standard", "plain"]), help="How codes join z'; plain is the paper's."
+)
 @click.option("--code-scale", type=float, help="Factor on the codes' input.")
 # Losses and schedule
 @click.option("--gamma", type=float, help="Weight of the R1 penalty.")
-@click.option("--r1-reference", type=click.Choice(["final", "native"]), help="Size of image that gamma refers to.")
+@click.option(
+    "--r1-reference", type=click.Choice(["final", "native"]), help="Size of image that gamma refers to."
+)
 @click.option("--r1-interval", type=int, help="R1 every so many steps, as strongly in all.")
 @click.option("--kimg", type=float, help="Length of training, in thousands of images.")
 @click.option("--start-resolution", type=int, help="Size at which growth starts.")
@@ -85,16 +120,27 @@ class Failure(click.ClickException):
 @click.option("--fmap-max", type=int, help="The most feature maps of a layer.")
 @click.option("--mapping-layers", type=int, help="Depth of the mapping network.")
 @click.option("--mapping-lr", type=float, help="Learning rate multiplier of the mapping network.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="Type in which convolutions are computed.")
+@click.option(
+    "--precision", type=click.Choice(["fp32", "bf16"]), help="Type in which convolutions are computed."
+)
 # Running
-@click.option("--outdir", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"), help="Where run folders are made.")  # fmt: skip
+@click.option(
+    "--outdir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("runs"),
+    help="Where run folders are made.",
+)
 @click.option("--seed", type=int, default=0, help="Seed of everything random.")
 @click.option("--tick", type=float, help="Thousands of images between status lines.  [default: kimg / 40]")
 @click.option("--snap", type=click.IntRange(1), default=5, help="Ticks between snapshots.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
 @click.option("--device", help="cpu or cuda.  [default: cuda if present]")
-@click.option("--new", "fresh", is_flag=True, help="Start a new run even if this command has an unfinished one.")
-@click.option("--resume", "resume", type=click.Path(path_type=Path, file_okay=False), help="Go on in this run folder.")  # fmt: skip
+@click.option(
+    "--new", "fresh", is_flag=True, help="Start a new run even if this command has an unfinished one."
+)
+@click.option(
+    "--resume", "resume", type=click.Path(path_type=Path, file_okay=False), help="Go on in this run folder."
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.pass_context
 def main(ctx: click.Context, **args: Any) -> None:
@@ -121,12 +167,17 @@ def run(args: dict[str, Any], given: set[str]) -> None:
         click.echo(describe_plan(*plan_without_data(args, given), device))
         return
     options, dataset = prepare(args, given)
-    folder, resumed = pick_folder(args, options)
-    with RunLog(folder / "log.txt" if distributed.is_main() else None, quiet=not distributed.is_main()) as log:
-        if not resumed and distributed.is_main():
-            (folder / OPTIONS_FILE).write_text(options.to_json())
+    folder = pick_folder(args, options)
+    if snapshot := finished(folder):
+        click.echo(
+            f"This run has finished: {snapshot}. Use --new to run it again, or --kimg to train longer."
+        )
+        return
+    with RunLog(
+        folder / "log.txt" if distributed.is_main() else None, quiet=not distributed.is_main()
+    ) as log:
         log.line(f"Run folder: {folder}")
-        log.line(f"Data: {dataset.name}, {len(dataset)} images at {dataset.resolution}², digest {dataset.digest[:12]}")
+        log.line(f"Data: {describe_data(dataset)}, digest {dataset.digest[:12]}")
         for name, reason in dataset.skipped:
             log.warn(f"left out: {name}: {reason}")
         tick = args["tick"] or options.kimg / 40
@@ -135,7 +186,13 @@ def run(args: dict[str, Any], given: set[str]) -> None:
         if not result.finished:
             log.line(f"Stopped at {result.images / 1000:.1f} kimg; the same command goes on from here.")
             sys.exit(130)
-        log.line(closing_words(folder, options, result.information))
+        if distributed.is_main():
+            log.line(closing_words(folder, options, result.information))
+            append_jsonl(folder / DONE_FILE, {"images": result.images, "information": result.information})
+
+
+def describe_data(dataset: Dataset) -> str:
+    return f"{dataset.name}, {len(dataset)} images at {dataset.resolution}²"
 
 
 def closing_words(folder: Path, options: TrainingOptions, information: dict[str, float]) -> str:
@@ -180,7 +237,9 @@ def prepare(args: dict[str, Any], given: set[str]) -> tuple[TrainingOptions, Dat
     values = preset_options(args, given, dataset.name)
     use_labels = values.pop("labels", False)
     if use_labels and dataset.labels is None:
-        raise OptionError(f"--labels: {args['data']} has none (add dataset.json or labels.csv), or use --no-labels")
+        raise OptionError(
+            f"--labels: {args['data']} has none (add dataset.json or labels.csv), or use --no-labels"
+        )
     values["resolution"] = dataset.resolution
     values["label_count"] = int(dataset.labels.max()) + 1 if use_labels and dataset.labels is not None else 0
     values["seed"] = args["seed"]
@@ -203,7 +262,7 @@ def plan_without_data(args: dict[str, Any], given: set[str]) -> tuple[TrainingOp
     """Options for --dry-run; data that are not here are described by their preset."""
     try:
         options, dataset = prepare(args, given)
-        return options, f"{dataset.name}: {len(dataset)} images at {dataset.resolution}²"
+        return options, describe_data(dataset)
     except DataError:
         if args["data"] not in ("eyepacs", "celeba"):
             raise
@@ -214,17 +273,33 @@ def plan_without_data(args: dict[str, Any], given: set[str]) -> tuple[TrainingOp
     return options, f"{args['data']}: not on this machine; run without --dry-run to see how to get it"
 
 
-def pick_folder(args: dict[str, Any], options: TrainingOptions) -> tuple[Path, bool]:
-    """The folder of this run, and whether it holds an earlier part of it."""
+def pick_folder(args: dict[str, Any], options: TrainingOptions) -> Path:
+    """The folder of this run: that of its unfinished or finished part, or a new one."""
     if args["resume"] is not None:
-        return check_same(args["resume"], options), True
-    if not args["fresh"]:
-        for folder in reversed(list_runs(args["outdir"])):
-            if read_options(folder) == options:
-                return folder, True
-    if not distributed.is_main():
-        raise OptionError("start a run in one process first")
-    return next_run_dir(args["outdir"], options.describe()), False
+        return check_same(args["resume"], options)
+    found = None if args["fresh"] else find_run(args["outdir"], options)
+    if found is None and distributed.is_main():
+        found = next_run_dir(args["outdir"], options.describe())
+        with atomic_write(found / OPTIONS_FILE, "w") as file:
+            file.write(options.to_json())
+    distributed.barrier()
+    # The other processes find what the first has made.
+    found = found or find_run(args["outdir"], options)
+    if found is None:
+        raise OptionError(f"--outdir {args['outdir']}: not the same folder for every process")
+    return found
+
+
+def find_run(outdir: Path, options: TrainingOptions) -> Path | None:
+    """The latest run folder with just these options."""
+    return next((folder for folder in reversed(list_runs(outdir)) if read_options(folder) == options), None)
+
+
+def finished(folder: Path) -> Path | None:
+    """The last snapshot of a run that has come to its end."""
+    snapshots = sorted(folder.glob("network-snapshot-*.pkl"))
+    done = (folder / DONE_FILE).exists()
+    return snapshots[-1] if done and snapshots else None
 
 
 def read_options(folder: Path) -> TrainingOptions | None:
@@ -241,7 +316,9 @@ def check_same(folder: Path, options: TrainingOptions) -> Path:
         raise OptionError(f"--resume {folder}: no run folder (it has no sound {OPTIONS_FILE})")
     if found != options:
         different = "; ".join(found.differences(options)[:6])
-        raise OptionError(f"--resume {folder}: it holds a run of another configuration (there / here): {different}")
+        raise OptionError(
+            f"--resume {folder}: it holds a run of another configuration (there / here): {different}"
+        )
     return folder
 
 

@@ -22,7 +22,9 @@ def resolve_impl(op: str, impl: str) -> str:
     if impl not in IMPLS:
         raise ValueError(f"{op}: unknown impl {impl!r}; choose one of {', '.join(map(repr, IMPLS))}")
     if impl in ("cuda", "cpu"):
-        raise RuntimeError(f"{op}: the {impl!r} back end isn't built in this version; use impl='ref' or 'auto'")
+        raise RuntimeError(
+            f"{op}: the {impl!r} back end isn't built in this version; use impl='ref' or impl='auto'"
+        )
     return "ref"
 
 
@@ -35,38 +37,31 @@ def check_dtype(op: str, name: str, x: Tensor) -> None:
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The type to compute in: fp32 for the half types, whose rounding would otherwise add up; else `dtype`."""
+    """The type to compute in: fp32 for the half types, whose rounding adds up; else `dtype` itself."""
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
 class Activation(NamedTuple):
-    """One activation: `func(x, alpha)` and what `bias_act` assumes when the caller says nothing."""
+    """One activation, and what `bias_act` assumes for it when the caller says nothing."""
 
-    func: Callable[[Tensor, float], Tensor]
+    func: Callable[..., Tensor]
+    inplace: Callable[..., Tensor] | None = None  # the same into its argument; only if its gradient needs no input
     gain: float = 1.0
-    alpha: float = 0.0
-    homogeneous: bool = False  # func(s·x) = s·func(x) for s > 0, so a gain may be applied before it
-    inplace: Callable[[Tensor, float], Tensor] | None = None  # only where autograd needs no more than the output
+    alpha: float | None = None  # None: the function takes no alpha
+    homogeneous: bool = False  # func(s·x) = s·func(x) for s > 0, so that a gain may as well be applied before it
 
 
+_SQRT2 = math.sqrt(2)
 ACTIVATIONS: dict[str, Activation] = {
-    "linear": Activation(lambda x, _: x, homogeneous=True, inplace=lambda x, _: x),
-    "relu": Activation(
-        lambda x, _: torch.relu(x), gain=math.sqrt(2), homogeneous=True, inplace=lambda x, _: torch.relu_(x)
-    ),
-    "lrelu": Activation(
-        lambda x, a: F.leaky_relu(x, a),
-        gain=math.sqrt(2),
-        alpha=0.2,
-        homogeneous=True,
-        inplace=lambda x, a: F.leaky_relu_(x, a),
-    ),
-    "tanh": Activation(lambda x, _: torch.tanh(x), inplace=lambda x, _: torch.tanh_(x)),
-    "sigmoid": Activation(lambda x, _: torch.sigmoid(x), inplace=lambda x, _: torch.sigmoid_(x)),
-    "elu": Activation(lambda x, _: F.elu(x)),
-    "selu": Activation(lambda x, _: F.selu(x)),
-    "softplus": Activation(lambda x, _: F.softplus(x)),
-    "swish": Activation(lambda x, _: F.silu(x), gain=math.sqrt(2)),
+    "linear": Activation(lambda x: x, lambda x: x, homogeneous=True),
+    "relu": Activation(torch.relu, torch.relu_, gain=_SQRT2, homogeneous=True),
+    "lrelu": Activation(F.leaky_relu, F.leaky_relu_, gain=_SQRT2, alpha=0.2, homogeneous=True),
+    "tanh": Activation(torch.tanh, torch.tanh_),
+    "sigmoid": Activation(torch.sigmoid, torch.sigmoid_),
+    "elu": Activation(F.elu),
+    "selu": Activation(F.selu),
+    "softplus": Activation(F.softplus),
+    "swish": Activation(F.silu, gain=_SQRT2),
 }
 
 
@@ -94,8 +89,8 @@ def bias_act(
         impl: back end: auto, cuda, cpu or ref.
 
     Returns:
-        Tensor like `x` in shape, type, device and memory format. Where there is nothing to do (linear, no bias,
-        gain 1, no clamp) it is `x` itself.
+        Tensor like `x` in shape, type, device and memory format; `x` itself where there is nothing to do
+        (linear, no bias, gain 1, no clamp).
 
     Raises:
         TypeError: `x` or `b` is of a type that the op doesn't take.
@@ -109,7 +104,7 @@ def bias_act(
     spec = ACTIVATIONS[act]
     alpha = spec.alpha if alpha is None else float(alpha)
     gain = spec.gain if gain is None else float(gain)
-    if not alpha >= 0:
+    if alpha is not None and not alpha >= 0:
         # A fused gradient reads the side of the kink from the sign of the output, which needs alpha >= 0.
         raise ValueError(f"bias_act: alpha must be at least 0, got {alpha}")
     if clamp is not None and not clamp >= 0:
@@ -120,15 +115,15 @@ def bias_act(
             raise ValueError(f"bias_act: dim {dim} is out of range for x of shape {tuple(x.shape)}")
         if b.ndim != 1 or b.shape[0] != x.shape[dim]:
             raise ValueError(
-                f"bias_act: b must have shape [{x.shape[dim]}] to fit x of shape {tuple(x.shape)} along dim {dim}, "
-                f"got {tuple(b.shape)}"
+                f"bias_act: b must have shape [{x.shape[dim]}] to fit x of shape {tuple(x.shape)} "
+                f"along dim {dim}, got {tuple(b.shape)}"
             )
-        b = b.view([-1 if d == dim % x.ndim else 1 for d in range(x.ndim)])
+        b = b.reshape([-1 if d == dim % x.ndim else 1 for d in range(x.ndim)])
     return _bias_act_ref(x, b, spec, alpha, gain, None if clamp is None else float(clamp))
 
 
 def _bias_act_ref(
-    x: Tensor, b: Tensor | None, spec: Activation, alpha: float, gain: float, clamp: float | None
+    x: Tensor, b: Tensor | None, spec: Activation, alpha: float | None, gain: float, clamp: float | None
 ) -> Tensor:
     """The specification. `b` comes shaped to broadcast against `x`.
 
@@ -148,7 +143,7 @@ def _bias_act_ref(
         y = y + b if y is x else y.add_(b)
 
     act = spec.func if y is x or spec.inplace is None else spec.inplace
-    y = act(y, alpha)
+    y = act(y) if spec.alpha is None else act(y, alpha)
 
     # From here on autograd may hold y (it keeps the output of most activations for the backward pass).
     ours = not needs_grad and y is not x

@@ -33,7 +33,7 @@ class _Axis(NamedTuple):
 
 
 def setup_filter(
-    f: Tensor | np.ndarray | Sequence[Any] | float | None,
+    f: Tensor | ArrayLike | None,
     device: torch.device | str | None = None,
     normalize: bool = True,
     flip_filter: bool = False,
@@ -44,10 +44,10 @@ def setup_filter(
 
     Args:
         f: taps [n], or a 2-D filter [fh, fw], or a number (one tap), or None for the identity.
-        device: where the result lives; None for the CPU.
+        device: where the result lives; None for where `f` is, or torch's default device if `f` is no tensor.
         normalize: divide by the sum, so that the mean of an image is kept.
         flip_filter: reverse the filter along every axis.
-        gain: factor on the magnitude of the image (for a 1-D result each of the two passes gets its root).
+        gain: factor on the magnitude of the image (a 1-D result, applied twice, gets its root).
         separable: keep a 1-D `f` 1-D (applied along both axes in turn) instead of making it 2-D by its outer
             product; None for yes from 8 taps on.
 
@@ -58,9 +58,13 @@ def setup_filter(
         ValueError: `f` is empty, has more than two axes, is 2-D with ``separable=True``, or sums to 0 (or to
             nothing finite) with ``normalize=True``.
     """
-    # A copy in any case, in float64: exact sums, and the caller's tensor stays as it is.
-    taps = torch.tensor(1.0) if f is None else torch.as_tensor(f).detach()
-    taps = torch.clone(taps).to(device="cpu", dtype=torch.float64)
+    if isinstance(f, Tensor):
+        device = f.device if device is None else device
+        taps = f.detach().to(device="cpu", dtype=torch.float64)
+    else:
+        device = torch.get_default_device() if device is None else device
+        taps = torch.tensor(1.0 if f is None else f, device="cpu", dtype=torch.float64)
+    # From here on nothing is done in place, as taps may share the memory of f.
     if taps.ndim == 0:
         taps = taps[None]
     if taps.ndim > 2 or taps.numel() == 0:
@@ -68,18 +72,18 @@ def setup_filter(
     if separable is None:
         separable = taps.ndim == 1 and taps.numel() >= _SEPARABLE_FROM
     if separable and taps.ndim == 2:
-        raise ValueError(f"setup_filter: separable=True needs a 1-D f, got {tuple(taps.shape)}")
+        raise ValueError(f"setup_filter: separable=True needs a 1-D f, got shape {tuple(taps.shape)}")
     if taps.ndim == 1 and not separable:
         taps = torch.outer(taps, taps)
     if normalize:
         total = float(taps.sum())
-        if total == 0 or not np.isfinite(total):
-            raise ValueError(f"setup_filter: f sums to {total}, so it can't be normalized; pass normalize=False")
+        if total == 0 or not math.isfinite(total):
+            raise ValueError(f"setup_filter: f sums to {total}; it can't be normalized, pass normalize=False")
         taps = taps / total
     if flip_filter:
         taps = taps.flip(list(range(taps.ndim)))
     taps = taps * gain ** (taps.ndim / 2)
-    return taps.to(device=device, dtype=torch.float32)
+    return taps.to(device=device, dtype=torch.float32, copy=True)
 
 
 def upfirdn2d(
@@ -264,64 +268,74 @@ def _apply(x: Tensor, f: Tensor, axis_x: _Axis, axis_y: _Axis, flip: bool, gain:
     """The op on checked arguments, differentiable."""
     if x.requires_grad and torch.is_grad_enabled():
         return _UpFirDn2d.apply(x, f, axis_x, axis_y, flip, gain)
-    return _upfirdn2d_ref(x, f, axis_x, axis_y, flip, gain)  # nothing to record: exporters see plain torch
+    return _upfirdn2d_ref(x, f, axis_x, axis_y, flip, gain)  # exporters see plain torch
 
 
 class _UpFirDn2d(torch.autograd.Function):
     """The op with its gradient, which is the op itself with other arguments; hence any order.
 
     Autograd could differentiate the reference by itself, but its double backward of a grouped convolution is
-    slower by orders of magnitude.
+    slower by orders of magnitude, and it would hold on to what was padded.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, f: Tensor, axis_x: _Axis, axis_y: _Axis, flip: bool, gain: float) -> Tensor:
-        ctx.save_for_backward(f)
-        ctx.args = axis_x.transposed(x.shape[3], f.shape[-1]), axis_y.transposed(x.shape[2], f.shape[0]), not flip, gain
+    def forward(x: Tensor, f: Tensor, axis_x: _Axis, axis_y: _Axis, flip: bool, gain: float) -> Tensor:
         return _upfirdn2d_ref(x, f, axis_x, axis_y, flip, gain)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, f, *ctx.args = inputs
+        ctx.save_for_backward(f)
+        ctx.save_for_forward(f)
+        ctx.size = x.shape[2:]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (f,) = ctx.saved_tensors
-        return _apply(grads[0], f, *ctx.args), None, None, None, None, None
+        axis_x, axis_y, flip, gain = ctx.args
+        h, w = ctx.size
+        axis_x, axis_y = axis_x.transposed(w, f.shape[-1]), axis_y.transposed(h, f.shape[0])
+        return _apply(grads[0], f, axis_x, axis_y, not flip, gain), None, None, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor | None:
+        return None if tangents[0] is None else _apply(tangents[0], *ctx.saved_tensors, *ctx.args)
 
 
 def _upfirdn2d_ref(x: Tensor, f: Tensor, axis_x: _Axis, axis_y: _Axis, flip: bool, gain: float) -> Tensor:
-    """The specification, in four steps."""
-    n, c, h, w = x.shape
+    """The specification."""
     memory_format = _memory_format(x)
-    y = x.to(compute_dtype(x.dtype))
-
-    # 1. Zeros after each pixel: pad an axis of length one that stands behind each pixel's own.
-    if axis_x.up > 1 or axis_y.up > 1:
-        y = F.pad(y.reshape(n, c, h, 1, w, 1), [0, axis_x.up - 1, 0, 0, 0, axis_y.up - 1])
-        y = y.reshape(n, c, h * axis_y.up, w * axis_x.up)
-
-    # 2. Pad or crop.
-    pads = [axis_x.pad0, axis_x.pad1, axis_y.pad0, axis_y.pad1]
-    if any(pads):
-        y = F.pad(y, pads)
-
-    # 3 and 4. Filter each channel by itself, at every down-th place. conv2d correlates, so flip to convolve.
-    f = (f if flip else f.flip(list(range(f.ndim)))).to(y.dtype)
-    if f.ndim == 1:
-        y = _depthwise(y, f[None, :] * gain, (1, axis_x.down))
-        y = _depthwise(y, f[:, None], (axis_y.down, 1))
-    else:
-        y = _depthwise(y, f * gain, (axis_y.down, axis_x.down))
+    if x.numel() == 0:  # conv2d refuses to have no channels
+        size = axis_y.out_size(x.shape[2], f.shape[0]), axis_x.out_size(x.shape[3], f.shape[-1])
+        return x.new_empty([*x.shape[:2], *size])
+    f = (f.flip(list(range(f.ndim))) if flip else f).to(compute_dtype(x.dtype))
+    y = x.to(f.dtype)
+    with _no_autocast(x):
+        if f.ndim == 2:
+            y = _convolve(y, f * gain, axis_x, axis_y)
+        elif f.numel() < _SEPARABLE_FROM:
+            y = _convolve(y, torch.outer(f, f) * gain, axis_x, axis_y)  # so few taps cost less than a second pass
+        else:
+            y = _convolve(y, f[None, :] * gain, axis_x, _IDLE)
+            y = _convolve(y, f[:, None], _IDLE, axis_y)
     return y.to(x.dtype).contiguous(memory_format=memory_format)
 
 
-def _depthwise(x: Tensor, f: Tensor, stride: tuple[int, int]) -> Tensor:
-    """Correlate every channel of x [N, C, H, W] with f [fh, fw]."""
+def _convolve(x: Tensor, f: Tensor, axis_x: _Axis, axis_y: _Axis) -> Tensor:
+    """The op for a true convolution of each channel of x [N, C, H, W] with f [fh, fw] of the same type."""
+    fh, fw = f.shape
     c = x.shape[1]
-    if x.numel() == 0:  # conv2d refuses no channels; an empty batch costs nothing
-        size = [(s - t) // d + 1 for s, t, d in zip(x.shape[2:], f.shape, stride)]
-        return x.new_zeros([*x.shape[:2], *size])
-    return F.conv2d(x, f.expand(c, 1, *f.shape), stride=stride, groups=c)
+    if axis_x.up == axis_y.up == 1:
+        # conv2d correlates, so flip. It pads and drops by itself; only what differs between the sides is left.
+        px, rest_x = _split(axis_x.pad0, axis_x.pad1)
+        py, rest_y = _split(axis_y.pad0, axis_y.pad1)
+        x = _pad(x, rest_x, rest_y)
+        weight = f.flip([0, 1]).expand(c, 1, fh, fw)
+        return F.conv2d(x, weight, padding=(py, px), stride=(axis_y.down, axis_x.down), groups=c)
 
-
-def _memory_format(x: Tensor) -> torch.memory_format:
-    """The memory format to hand back for `x`: that of `x` where it has one, also when it is a slice of another."""
-    nhwc = x.shape[1] > 1 and x.stride(1) == 1 and not x.is_contiguous()
-    return torch.channels_last if nhwc else torch.contiguous_format
+    # Pixel i of an axis, shifted to i·up + pad0 by zeros and padding, reaches the outputs from i·up + pad0 - taps + 1
+    # on, weighted by f[0], f[1], ...: a transposed convolution, which does this without multiplying by the zeros.
+    # By itself it yields every place that some pixel reaches, so that the padding cuts off from the start ...
+    px, rest_x = _split(axis_x.pad0 - fw + 1, axis_x.pad1 - fw + axis_x.up)

@@ -1,6 +1,6 @@
 """InfoStyleGAN: a style-based generator that discovers its own semantic controls.
 
-    from infostylegan import CodeSpec, Generator, Discriminator, load_generator, save_generator
+from infostylegan import CodeSpec, Generator, Discriminator, load_generator, save_generator
 """
 
 from infostylegan.codes import CodeError, CodeSpec

@@ -201,7 +201,9 @@ class Uniform:
 
     def __post_init__(self) -> None:
         if self.family not in UNIFORM_POSTERIORS:
-            raise CodeError(f"uniform posterior {self.family!r}: choose one of {', '.join(UNIFORM_POSTERIORS)}")
+            raise CodeError(
+                f"uniform posterior {self.family!r}: choose one of {', '.join(UNIFORM_POSTERIORS)}"
+            )
         if not 0.01 <= self.sigma_min <= 1.0:
             raise CodeError(f"sigma_min {self.sigma_min}: must lie within 0.01 … 1")
 
@@ -219,9 +221,9 @@ class Uniform:
         # Truncated normal: the best location for each value, averaged over the prior.
         grid = torch.linspace(-1.0, 1.0, 401, dtype=torch.float64)
         scale = torch.full_like(grid, self.sigma_min)
-        density = torch.stack(
-            [TruncatedNormalPosterior(grid, scale).log_prob(value) for value in grid]
-        ).amax(dim=1)
+        density = torch.stack([TruncatedNormalPosterior(grid, scale).log_prob(value) for value in grid]).amax(
+            dim=1
+        )
         return LOG_2 + float(torch.trapezoid(density, grid)) / 2.0
 
     def sample(self, n: int, generator: torch.Generator | None, device: torch.device | str) -> Tensor:
@@ -364,7 +366,9 @@ class CodeSpec(Sequence[Code]):
     def check(self, c: Tensor) -> None:
         """Raise CodeError unless c is [N, len(self)]."""
         if c.ndim != 2 or c.shape[1] != len(self):
-            raise CodeError(f"codes must be [N, {len(self)}] (one column for each of {self}), got {list(c.shape)}")
+            raise CodeError(
+                f"codes must be [N, {len(self)}] (one column for each of {self}), got {list(c.shape)}"
+            )
 
     def log_prior(self, c: Tensor) -> Tensor:
         """log p(c_i) in nats, [N, len(self)]."""

@@ -19,7 +19,10 @@ import safetensors.torch
 from dnnlib.files import atomic_write
 from infostylegan.networks import Discriminator, Generator
 
-KINDS: dict[str, type[Generator] | type[Discriminator]] = {"generator": Generator, "discriminator": Discriminator}
+KINDS: dict[str, type[Generator] | type[Discriminator]] = {
+    "generator": Generator,
+    "discriminator": Discriminator,
+}
 
 
 class SnapshotError(Exception):

@@ -160,7 +160,7 @@ def choose_framing(
     fit: str = "crop",
     crop: tuple[int, int, int, int] | None = None,
 ) -> Framing:
-    """What to make the images into: what was asked for, and for the rest what a sample of headers suggests."""
+    """What to make the images into: what was asked for, else what a sample of headers suggests."""
     if resolution is None or channels is None:
         headers = []
         reason = ""
@@ -218,7 +218,7 @@ def _locate(data: str, resolution: int | None) -> Path:
         for path in tried:
             if path.exists():
                 return path
-        places = dict.fromkeys(str(path.parent) for path in tried)
+        places = dict.fromkeys(str(path.parent.absolute()) for path in tried)
         looked = ", ".join(places)
         hint = (
             ""

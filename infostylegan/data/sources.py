@@ -159,7 +159,7 @@ class ZipFiles:
 
 
 def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+    return (name.startswith(".") and name != ".") or name == "__MACOSX"
 
 
 def _is_image(name: str) -> bool:

@@ -72,7 +72,9 @@ class Trunk(nn.Module):
     def forward(self, image: Tensor, fade: float = 1.0) -> Tensor:
         resolution = image.shape[-1]
         if str(resolution) not in self.from_rgb:
-            raise ValueError(f"image is {list(image.shape)}: this discriminator reads sizes {self.resolutions}")
+            raise ValueError(
+                f"image is {list(image.shape)}: this discriminator reads sizes {self.resolutions}"
+            )
         x = self.from_rgb[str(resolution)](image)
         for res in sorted((r for r in self.resolutions[1:] if r <= resolution), reverse=True):
             x = self.blocks[str(res)](x)

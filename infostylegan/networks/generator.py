@@ -25,6 +25,9 @@ class Generator(nn.Module):
     Raises ValueError for impossible sizes and CodeError for codes wider than the latent.
     """
 
+    grown_resolution: Tensor
+    grown_fade: Tensor
+
     def __init__(
         self,
         resolution: int,
@@ -49,8 +52,8 @@ class Generator(nn.Module):
             noise_dim = latent_dim - spec.width
         if noise_dim < 1:
             raise CodeError(
-                f"codes {spec} are {spec.width} wide and leave no room for noise in a latent of {latent_dim}: "
-                "use fewer codes or a wider latent (--latent-dim)"
+                f"codes {spec} are {spec.width} wide and leave no room for noise in a latent of "
+                f"{latent_dim}: use fewer codes or a wider latent (--latent-dim)"
             )
         self.config: dict[str, Any] = {
             "resolution": resolution,
@@ -73,7 +76,9 @@ class Generator(nn.Module):
         self.latent = LatentInput(spec, noise_dim, labels, latent_dim, code_input, code_scale)
         width = self.latent.out_features
         self.mapping = (
-            MappingNetwork(width, latent_dim, layers=mapping_layers, lr_multiplier=mapping_lr) if styles else None
+            MappingNetwork(width, latent_dim, layers=mapping_layers, lr_multiplier=mapping_lr)
+            if styles
+            else None
         )
         plan = ChannelPlan(fmap_base, fmap_max)
         self.synthesis = SynthesisNetwork(
@@ -106,9 +111,7 @@ class Generator(nn.Module):
         """
         if z.ndim != 2 or z.shape[1] != self.noise_dim:
             raise ValueError(f"z must be [N, {self.noise_dim}], got {list(z.shape)}")
-        return self.synthesize(
-            self.map(z, c, label), psi=psi, resolution=resolution, fade=fade, noise=noise
-        )
+        return self.synthesize(self.map(z, c, label), psi=psi, resolution=resolution, fade=fade, noise=noise)
 
     def map(self, z: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
         """w [N, latent_dim] (styled), or the joined vector (direct)."""

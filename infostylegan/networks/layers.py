@@ -119,6 +119,8 @@ def sum_of_shifts(weight: Tensor) -> Tensor:
 class Blur(nn.Module):
     """[1, 2, 1] ⊗ [1, 2, 1] / 16 with zero padding; keeps the size."""
 
+    filter: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("filter", setup_filter([1.0, 2.0, 1.0]), persistent=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -32,7 +34,9 @@ class LatentInput(nn.Module):
         parts = [z if plain else pixel_norm(z), self.codes.encode(c, plain=plain) * self.code_scale]
         if self.label_embedding is not None:
             if label is None:
-                raise ValueError(f"this generator was trained with {len(self.label_embedding)} labels: give label=")
+                raise ValueError(
+                    f"this generator was trained with {len(self.label_embedding)} labels: give label="
+                )
             embedded = self.label_embedding[label]
             parts.append(embedded if plain else pixel_norm(embedded))
         x = torch.cat(parts, dim=1)
@@ -51,8 +55,7 @@ class MappingNetwork(nn.Module):
         super().__init__()
         widths = [in_features] + [w_dim] * layers
         self.layers = nn.ModuleList(
-            EqualizedLinear(a, b, lr_multiplier=lr_multiplier, activate=True)
-            for a, b in zip(widths, widths[1:])
+            EqualizedLinear(a, b, lr_multiplier=lr_multiplier, activate=True) for a, b in pairwise(widths)
         )
         self.register_buffer("w_avg", torch.zeros(w_dim))
 

@@ -58,7 +58,8 @@ class StyledBlock(nn.Module):
         if self.constant is not None:
             x = self.constant.expand(w0.shape[0], -1, -1, -1)
         else:
-            assert x is not None and self.conv0 is not None and self.blur is not None
+            assert self.conv0 is not None
+            assert self.blur is not None
             x = self.blur(self.conv0(x))
         x = self.epilogue0(x, w0, noise)
         return self.epilogue1(self.conv1(x), w1, noise)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +73,11 @@ Hook = Callable[[Snapshot], None]
 
 
 def train(
-    options: TrainingOptions, settings: RunSettings, dataset: Dataset, log: RunLog, hooks: tuple[Hook, ...] = ()
+    options: TrainingOptions,
+    settings: RunSettings,
+    dataset: Dataset,
+    log: RunLog,
+    hooks: tuple[Hook, ...] = (),
 ) -> RunResult:
     """Train to options.kimg, from the newest sound checkpoint in the run folder if there is one.
 
@@ -86,10 +92,12 @@ def train(
     found = state.resume(settings.folder, options, device, log.warn)
     if found is not None:
         log.line(f"Resuming from {found.name} at {state.images / 1000:.1f} kimg")
-    stream = BatchStream(
-        dataset, options.seed, rank=distributed.rank(), world_size=distributed.world_size()
+    stream = BatchStream(dataset, options.seed, rank=distributed.rank(), world_size=distributed.world_size())
+    reporter = (
+        Reporter(settings.folder, log, options.spec().ceilings(), state.images)
+        if distributed.is_main()
+        else None
     )
-    reporter = Reporter(settings.folder, log, options.spec().ceilings(), state.images) if distributed.is_main() else None
     show = Show(options, settings, dataset, stream, reporter)
     if reporter is not None and found is None:
         show.reals()
@@ -109,7 +117,7 @@ def train(
             check_finite(state, stats)
             done = state.images >= total
             ticked = state.images // tick_images > before // tick_images or done
-            tick = -(-state.images // tick_images)
+            tick = state.images // tick_images
             if ticked:
                 record = show.record(state, growth, tick, state.images - began)
                 if reporter is not None:
@@ -165,7 +173,7 @@ def check_finite(state: TrainingState, stats: StepStats) -> None:
         raise TrainingError(
             f"gradients have been NaN or infinite for {MAX_SKIPPED_IN_A_ROW} steps in a row, at "
             f"{state.images / 1000:.1f} kimg: the run has diverged. Go back to an earlier checkpoint with a "
-            "lower --lr or a larger --gamma" + (", or --precision fp32" if state.G.config else "")
+            "lower --lr or a larger --gamma"
         )
 
 
@@ -196,7 +204,9 @@ class Show:
         parts = [slice(i, i + 16) for i in range(0, self.count, 16)]
         return torch.cat(
             [
-                state.G_ema(self.z[p].to(device), self.c[p].to(device), None if y is None else y[p], noise="const")
+                state.G_ema(
+                    self.z[p].to(device), self.c[p].to(device), None if y is None else y[p], noise="const"
+                )
                 for p in parts
             ]
         )
@@ -265,18 +275,18 @@ class Show:
         return path
 
     def provenance(self, state: TrainingState) -> dict[str, Any]:
-        import json
-
-        from infostylegan import __version__
-
         names = self.dataset.label_names
         return {
-            "version": __version__,
+            "version": version("infostylegan"),
             "training_options": json.loads(self.options.to_json()),
             "images": state.images,
             "code_names": {},
             "label_names": list(names) if names and self.options.label_count else None,
-            "dataset": {"name": self.dataset.name, "digest": self.dataset.digest, "images": len(self.dataset)},
+            "dataset": {
+                "name": self.dataset.name,
+                "digest": self.dataset.digest,
+                "images": len(self.dataset),
+            },
         }
 
     def finish(self, state: TrainingState) -> dict[str, float]:

@@ -40,6 +40,7 @@ class TrainingOptions:
     sigma_min: float = 0.2
     beta: float = 1.0
     beta_uniform: float | None = None
+    margin: float = 0.0
     views: float = 0.0
     gamma: float = 10.0
     r1_reference: str = "final"
@@ -77,7 +78,9 @@ class TrainingOptions:
             demand(value in choices, f"{option} {value}: choose one of {', '.join(choices)}")
 
         powers = (8, 16, 32, 64, 128, 256, 512, 1024)
-        demand(self.resolution in powers, f"--resolution {self.resolution}: must be a power of two, 8 to 1024")
+        demand(
+            self.resolution in powers, f"--resolution {self.resolution}: must be a power of two, 8 to 1024"
+        )
         demand(
             self.start_resolution in powers and self.start_resolution <= self.resolution,
             f"--start-resolution {self.start_resolution}: must be a power of two from 8 to {self.resolution}",
@@ -85,16 +88,16 @@ class TrainingOptions:
         choice("--r1-reference", self.r1_reference, R1_REFERENCES)
         choice("--precision", self.precision, PRECISIONS)
         choice("--code-input", self.code_input, ("standard", "plain"))
-        for option, value in (("--beta", self.beta), ("--beta-uniform", self.beta_uniform or 0.0),
-                              ("--gamma", self.gamma), ("--views", self.views), ("--seed", self.seed)):  # fmt: skip
-            demand(value >= 0, f"{option} {value}: must not be negative")
-        for option, value in (("--kimg", self.kimg), ("--r1-interval", self.r1_interval),
-                              ("--ema-kimg", self.ema_kimg), ("--fmap-base", self.fmap_base),
-                              ("--fmap-max", self.fmap_max), ("--latent-dim", self.latent_dim)):  # fmt: skip
-            demand(value > 0, f"{option} {value}: must be greater than 0")
+        for name in ("beta", "beta_uniform", "gamma", "views", "margin", "seed"):
+            value = getattr(self, name)
+            demand(value is None or value >= 0, f"--{name.replace('_', '-')} {value}: must not be negative")
+        for name in ("kimg", "r1_interval", "ema_kimg", "fmap_base", "fmap_max", "latent_dim", "micro_batch"):
+            value = getattr(self, name)
+            demand(value is None or value > 0, f"--{name.replace('_', '-')} {value}: must be greater than 0")
         demand(min(self.growth().batch.values()) > 0, "--batch: must be greater than 0")
         demand(
-            self.micro_batch is None or self.micro_batch > 0, f"--micro-batch {self.micro_batch}: must be positive"
+            self.micro_batch is None or self.micro_batch > 0,
+            f"--micro-batch {self.micro_batch}: must be positive",
         )
         spec = self.spec()
         demand(
@@ -129,6 +132,7 @@ class TrainingOptions:
         return LossSettings(
             beta=self.beta,
             beta_uniform=self.beta_uniform,
+            margin=self.margin,
             views=self.views,
             r1_interval=self.r1_interval,
             micro_batch=self.micro_batch,

@@ -17,7 +17,8 @@ def describe_plan(options: TrainingOptions, data: str, device: torch.device) -> 
     phases = options.growth().phases()
     G, D = options.build_generator(), options.build_discriminator()
     lines = [
-        f"Data     {data}" + (f", {options.label_count} labels" if options.label_count else ", labels not used"),
+        f"Data     {data}"
+        + (f", {options.label_count} labels" if options.label_count else ", labels not used"),
         f"Codes    {options.codes}: {options.spec().width} of {options.latent_dim} latent numbers, "
         f"H(C) = {options.spec().entropy():.3f} nats, uniform codes as {options.uniform}",
         f"Method   {'styled' if options.styles else 'direct (no styles)'}, beta {options.beta:g}, "
@@ -34,15 +35,16 @@ def describe_plan(options: TrainingOptions, data: str, device: torch.device) -> 
             f"{phase.start / 1000:>10,.0f} {phase.end / 1000:>9,.0f} {phase.batch:>6} {phase.lr:>7g} "
             f"{phase.gamma:>11.4g} {phase.steps:>8,}"
         )
+    sizes = {phase.resolution: phase for phase in phases}.values()
     worst, memory = max(
-        ((phase, estimate_memory(options, phase)) for phase in phases), key=lambda pair: pair[1]
+        ((phase, estimate_memory(G, D, options, phase)) for phase in sizes), key=lambda p: p[1]
     )
     part = min(worst.batch, options.micro_batch or worst.batch)
     lines += [
         "",
         f"Steps    {sum(phase.steps for phase in phases):,} in all, {phases[-1].end / 1000:,.0f} kimg",
-        f"Memory   about {format_bytes(memory)} at {worst.resolution}², {part} images a backward pass, one process"
-        + ("" if options.micro_batch else " (--micro-batch N divides it)"),
+        f"Memory   about {format_bytes(memory)} at {worst.resolution}², {part} images a backward pass"
+        + ("" if options.micro_batch else " (--micro-batch N makes it smaller)"),
     ]
     return "\n".join(lines)
 
@@ -51,13 +53,13 @@ def count(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-def estimate_memory(options: TrainingOptions, phase: Phase) -> float:
+def estimate_memory(G: Generator, D: Discriminator, options: TrainingOptions, phase: Phase) -> float:
     """Bytes that a step holds: weights, moments, gradients, and what autograd saves for the backward pass.
 
     The saved tensors are counted on the meta device, where nothing is computed, for two and for four images;
     the difference is the cost of an image.
     """
-    G, D = options.build_generator().to("meta"), options.build_discriminator().to("meta")
+    G, D = G.to("meta"), D.to("meta")
     settings = options.losses()
     two, four = (saved_bytes(G, D, options, phase, settings, n) for n in (2, 4))
     images = min(phase.batch, options.micro_batch or phase.batch)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -20,6 +18,10 @@ from infostylegan.training.measure import SPREAD_WARNING
 from infostylegan.training.state import TrainingState
 
 STATS = "stats.jsonl"
+SCALARS = (
+    "loss_g", "loss_d", "r1", "score_real", "score_fake", "spread", "spread_overall", "fade", "resolution",
+    "batch", "lr", "gamma", "sec_per_kimg", "memory_bytes", "skipped",
+)  # fmt: skip
 
 
 class Reporter:
@@ -40,12 +42,11 @@ class Reporter:
         self.log.line(status_line(record, self.ceilings))
         if record["spread"] is not None and record["spread"] < SPREAD_WARNING and nats:
             self.log.warn(
-                f"the spread within codes is {record['spread']:.2f} of the data's: z' hardly changes the image. "
-                "High information is no success then; try a lower --beta or a larger --gamma"
+                f"the spread within codes is {record['spread']:.2f} of the data's: z' hardly changes the "
+                "image, and high information is no success then; try a lower --beta"
             )
         images = record["images"]
-        for name in ("loss_g", "loss_d", "r1", "score_real", "score_fake", "spread", "spread_overall", "fade",
-                     "resolution", "batch", "lr", "gamma", "sec_per_kimg", "memory_bytes", "skipped"):  # fmt: skip
+        for name in SCALARS:
             if record[name] is not None:
                 self.events.add_scalar(f"training/{name}", record[name], images)
         for name, value in nats.items():
@@ -82,7 +83,9 @@ class Reporter:
 def status_line(record: dict[str, Any], ceilings: dict[str, float]) -> str:
     """`tick 3  kimg 60.0  16² fade 0.40  …  cat0 1.92/2.30 …  spread 0.81`."""
     fade = f" fade {record['fade']:.2f}" if record["fade"] < 1 else ""
-    nats = " ".join(f"{name} {value:.2f}/{ceilings[name]:.2f}" for name, value in record["information"].items())
+    nats = " ".join(
+        f"{name} {value:.2f}/{ceilings[name]:.2f}" for name, value in record["information"].items()
+    )
     parts = [
         f"tick {record['tick']:<3d}",
         f"kimg {record['kimg']:<7.1f}",
@@ -106,6 +109,3 @@ def information_table(nats: dict[str, float], ceilings: dict[str, float], names:
         label = f"{code} ({names[code]})" if code in names else code
         lines.append(f"{label:<20}{value:8.3f}{ceiling:9.3f}{share}")
     return "\n".join(lines)
-
-
-Sampler = Callable[[], torch.Tensor]

@@ -32,6 +32,7 @@ class LossSettings:
 
     beta: float = 1.0
     beta_uniform: float | None = None
+    margin: float = 0.0  # nats below its ceiling from which a discrete code's information earns G no more
     views: float = 0.0  # strength of the random views that the discrete codes are read through; 0: none
     r1_interval: int = 1  # R1 every so many steps, weighted to the same strength
     micro_batch: int | None = None  # images of one backward pass; None: the whole batch
@@ -57,7 +58,9 @@ class StepStats:
     def add(self, other: StepStats) -> None:
         for name in ("images", "loss_g", "loss_d", "r1", "r1_images", "score_real", "score_fake", "skipped"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.information = other.information + self.information if self.information.numel() else other.information
+        self.information = (
+            other.information + self.information if self.information.numel() else other.information
+        )
 
 
 def fade_reals(real: Tensor, fade: float) -> Tensor:
@@ -65,13 +68,24 @@ def fade_reals(real: Tensor, fade: float) -> Tensor:
     return real if fade >= 1.0 else nearest_upsample(box_downsample(real)).lerp(real, fade)
 
 
-def read_information(D: Discriminator, fake: Tensor, judged: Judgement, c: Tensor, fade: float, views: float) -> Tensor:
+def read_information(
+    D: Discriminator, fake: Tensor, judged: Judgement, c: Tensor, fade: float, views: float
+) -> Tensor:
     """L_info a sample and code, [N, codes]; with views, the discrete codes are read from a random view."""
     posterior = judged.posterior
     if views > 0.0 and any(code.kind != "unif" for code in D.codes):
         seen = D.posterior(random_view(fake, views), fade=fade)
         posterior = [a if code.kind == "unif" else b for code, a, b in zip(D.codes, posterior, seen)]
     return information(D.codes, posterior, c)
+
+
+def enough(nats: Tensor, D: Discriminator, margin: float) -> Tensor:
+    """Information capped, sample by sample, at `margin` below the ceiling of each discrete code: past that
+    point G would only buy certainty with the variety that z' gives."""
+    if margin <= 0.0:
+        return nats
+    caps = [code.ceiling - margin if code.kind != "unif" else float("inf") for code in D.codes]
+    return torch.minimum(nats, torch.tensor(caps, device=nats.device))
 
 
 def discriminator_step(
@@ -117,10 +131,12 @@ def generator_step(
         fake = G.synthesize(w, resolution=phase.resolution, fade=fade)
         judged = D(fake, y, fade=fade)
         nats = read_information(D, fake, judged, c[part], fade, settings.views)
-        loss = generator_logistic(judged.score) - nats @ weights
+        loss = generator_logistic(judged.score) - enough(nats, D, settings.margin) @ weights
         (loss.sum() / n).backward()
         stats.loss_g += loss.detach().sum()
-        stats.information = nats.detach().sum(dim=0) + (stats.information if stats.information.numel() else 0.0)
+        stats.information = nats.detach().sum(dim=0) + (
+            stats.information if stats.information.numel() else 0.0
+        )
 
 
 def apply_gradients(network: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
