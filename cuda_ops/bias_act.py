@@ -45,10 +45,14 @@ class Activation(NamedTuple):
     """One activation, and what `bias_act` assumes for it when the caller says nothing."""
 
     func: Callable[..., Tensor]
-    inplace: Callable[..., Tensor] | None = None  # the same into its argument; only if its gradient needs no input
+    inplace: Callable[..., Tensor] | None = (
+        None  # the same into its argument; only if its gradient needs no input
+    )
     gain: float = 1.0
     alpha: float | None = None  # None: the function takes no alpha
-    homogeneous: bool = False  # func(s·x) = s·func(x) for s > 0, so that a gain may as well be applied before it
+    homogeneous: bool = (
+        False  # func(s·x) = s·func(x) for s > 0, so that a gain may as well be applied before it
+    )
 
 
 _SQRT2 = math.sqrt(2)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .bias_act import check_dtype, compute_dtype, resolve_impl
 
-_SEPARABLE_FROM = 8  # taps; below this a 2-D filter is as fast, by the convention that users of StyleGAN know
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+# From so many taps on, two passes with a 1-D filter are preferred to one with its 2-D outer product. By the
+# convention that users of StyleGAN know; it's also about where the second pass over the image begins to pay.
+_SEPARABLE_FROM = 8
 
 
 class _Axis(NamedTuple):
@@ -30,6 +36,9 @@ class _Axis(NamedTuple):
         """The axis of the gradient, which maps `out_size` back to `size`."""
         end = size * self.up - self.out_size(size, taps) * self.down + self.pad0 - self.up + 1
         return _Axis(up=self.down, down=self.up, pad0=taps - self.pad0 - 1, pad1=end)
+
+
+_IDLE = _Axis(up=1, down=1, pad0=0, pad1=0)
 
 
 def setup_filter(
@@ -98,9 +107,9 @@ def upfirdn2d(
 ) -> Tensor:
     """Upsample, pad, filter and downsample a batch of images; differentiable to any order in `x`.
 
-    Along each axis: put ``up - 1`` zeros after every pixel; pad with zeros (a negative padding crops) relative to
-    the upsampled image; convolve with `f`, keeping only the places where the whole filter lies inside; keep every
-    `down`-th result, starting at the first. So ``out = (in·up + pad0 + pad1 - taps + down) // down``.
+    Along each axis: put ``up - 1`` zeros after every pixel; pad the upsampled image with zeros (a negative
+    padding crops it); convolve with `f`, keeping only the places where the whole filter lies inside; keep
+    every `down`-th result, starting at the first: ``out = (in·up + pad0 + pad1 - taps + down) // down``.
 
     Args:
         x: images [N, C, H, W]; float32, float64, float16 or bfloat16 (the halves are computed in float32).
@@ -118,14 +127,16 @@ def upfirdn2d(
 
     Raises:
         TypeError: `x` or `f` is of a type that the op doesn't take.
-        ValueError: unknown `impl`; a shape, factor or padding that makes no sense, or one that leaves no output;
-            `f` on another device than `x`, or requiring a gradient.
+        ValueError: unknown `impl`; a shape, factor or padding that makes no sense or leaves no output; `f` is
+            on another device than `x`, or requires a gradient.
         RuntimeError: the back end asked for isn't built.
     """
     resolve_impl("upfirdn2d", impl)
     check_dtype("upfirdn2d", "x", x)
     if x.ndim != 4 or x.shape[2] < 1 or x.shape[3] < 1:
-        raise ValueError(f"upfirdn2d: x must have shape [N, C, H, W], H and W at least 1, got {tuple(x.shape)}")
+        raise ValueError(
+            f"upfirdn2d: x must have shape [N, C, H, W] with H and W at least 1, got {tuple(x.shape)}"
+        )
     if f is None:
         f = torch.ones([1], dtype=torch.float32, device=x.device)
     _check_filter("upfirdn2d", f)
@@ -316,7 +327,7 @@ def _upfirdn2d_ref(x: Tensor, f: Tensor, axis_x: _Axis, axis_y: _Axis, flip: boo
         if f.ndim == 2:
             y = _convolve(y, f * gain, axis_x, axis_y)
         elif f.numel() < _SEPARABLE_FROM:
-            y = _convolve(y, torch.outer(f, f) * gain, axis_x, axis_y)  # so few taps cost less than a second pass
+            y = _convolve(y, torch.outer(f, f) * gain, axis_x, axis_y)
         else:
             y = _convolve(y, f[None, :] * gain, axis_x, _IDLE)
             y = _convolve(y, f[:, None], _IDLE, axis_y)
@@ -328,14 +339,42 @@ def _convolve(x: Tensor, f: Tensor, axis_x: _Axis, axis_y: _Axis) -> Tensor:
     fh, fw = f.shape
     c = x.shape[1]
     if axis_x.up == axis_y.up == 1:
-        # conv2d correlates, so flip. It pads and drops by itself; only what differs between the sides is left.
-        px, rest_x = _split(axis_x.pad0, axis_x.pad1)
-        py, rest_y = _split(axis_y.pad0, axis_y.pad1)
-        x = _pad(x, rest_x, rest_y)
+        # conv2d correlates, hence the flip; it pads both sides alike, hence what is padded before.
+        px = max(0, min(axis_x.pad0, axis_x.pad1))
+        py = max(0, min(axis_y.pad0, axis_y.pad1))
+        x = _pad(x, axis_x.pad0 - px, axis_x.pad1 - px, axis_y.pad0 - py, axis_y.pad1 - py)
         weight = f.flip([0, 1]).expand(c, 1, fh, fw)
         return F.conv2d(x, weight, padding=(py, px), stride=(axis_y.down, axis_x.down), groups=c)
 
-    # Pixel i of an axis, shifted to i·up + pad0 by zeros and padding, reaches the outputs from i·up + pad0 - taps + 1
-    # on, weighted by f[0], f[1], ...: a transposed convolution, which does this without multiplying by the zeros.
-    # By itself it yields every place that some pixel reaches, so that the padding cuts off from the start ...
-    px, rest_x = _split(axis_x.pad0 - fw + 1, axis_x.pad1 - fw + axis_x.up)
+    # A transposed convolution inserts zeros and convolves without multiplying by those zeros. It yields every
+    # place that some pixel reaches: beyond those where the filter lies inside the unpadded image, taps - 1
+    # more at the start and taps - up more at the end (it puts no zeros after the last pixel). Padding keeps
+    # some of them; the rest is cut off, by the convolution itself as far as both ends lose alike.
+    x0, x1 = fw - 1 - axis_x.pad0, fw - axis_x.up - axis_x.pad1
+    y0, y1 = fh - 1 - axis_y.pad0, fh - axis_y.up - axis_y.pad1
+    px, py = max(0, min(x0, x1)), max(0, min(y0, y1))
+    weight = f.expand(c, 1, fh, fw)
+    y = F.conv_transpose2d(x, weight, padding=(py, px), stride=(axis_y.up, axis_x.up), groups=c)
+    y = _pad(y, px - x0, px - x1, py - y0, py - y1)
+    return y[:, :, :: axis_y.down, :: axis_x.down]
+
+
+def _pad(x: Tensor, x0: int, x1: int, y0: int, y1: int) -> Tensor:
+    """Pad x [N, C, H, W] with zeros, or crop it; a crop may take more than there is and leave but zeros."""
+    n, c, h, w = x.shape
+    if min(x0, x1) <= -w or min(y0, y1) <= -h:
+        return x.new_zeros([n, c, h + y0 + y1, w + x0 + x1])
+    return F.pad(x, [x0, x1, y0, y1]) if x0 or x1 or y0 or y1 else x
+
+
+def _no_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """Autocast would round the filter and a float32 image to half precision."""
+    kind = x.device.type
+    on = kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind)
+    return torch.autocast(kind, enabled=False) if on else nullcontext()
+
+
+def _memory_format(x: Tensor) -> torch.memory_format:
+    """The memory format to give a result for `x` [N, C, H, W], also if `x` is a slice of another tensor."""
+    nhwc = x.shape[1] > 1 and x.stride(1) == 1 and not x.is_contiguous()
+    return torch.channels_last if nhwc else torch.contiguous_format

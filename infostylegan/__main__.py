@@ -160,7 +160,7 @@ def pack_mnist(source: Path, dest: Path, split: str, overwrite: bool) -> None:
 @_overwrite
 def pack_drawn_fundus(dest: Path, resolution: int, count: int, seed: int, overwrite: bool) -> None:
     """Draw retinal photographs, with their factors, into DEST, a zip."""
-    from infostylegan.data.catalogue import pack_fundus
+    from infostylegan.data.drawing import pack_fundus
     from infostylegan.data.packing import Packed
 
     pack_fundus(dest, resolution, count, seed, overwrite=overwrite, progress=Bar("drawing"))

@@ -5,7 +5,7 @@ images      one policy for decoding an image file into a square
 sources     folders, zips, MNIST's files, and labels
 loading     data sets in memory or on demand; BatchStream
 packing     one zip of square images
-fundus      drawn retinal photographs with known factors
+fundus      retinal photographs as a pure function of factors; drawing: by all cores, kept in a cache
 catalogue   open_dataset: from a name, folder or zip to a data set
 """
 

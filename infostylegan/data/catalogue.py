@@ -4,45 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import hashlib
-import json
-import multiprocessing
 import os
-import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from infostylegan.data import fundus
+from infostylegan.data.drawing import FUNDUS_COUNT, cache_folder, open_fundus
 from infostylegan.data.errors import DataError
-from infostylegan.data.images import BadImage, Framing, check_resolution, luma, read_header
-from infostylegan.data.loading import (
-    ArrayDataset,
-    Dataset,
-    FileDataset,
-    Progress,
-    box_sums,
-    load_files,
-    worker_count,
-)
-from infostylegan.data.packing import is_packed, label_document, pack_chunks, read_factors
-from infostylegan.data.sources import (
-    Files,
-    FolderFiles,
-    ZipFiles,
-    find_labels,
-    is_mnist_folder,
-    read_mnist,
-)
+from infostylegan.data.images import BadImage, Framing, check_resolution, read_header
+from infostylegan.data.loading import ArrayDataset, Dataset, Progress, box_sums, load_files
+from infostylegan.data.packing import is_packed, read_factors
+from infostylegan.data.sources import Files, FolderFiles, ZipFiles, find_labels, is_mnist_folder, read_mnist
 
 LARGEST_GUESS = 512  # the resolution taken where none is asked for
 SAMPLED = 256  # images whose headers decide resolution and channels
-FUNDUS_COUNT = 8192
-GRADES = ("no retinopathy", "mild", "moderate", "severe", "proliferative")
 
 # How to get each set that has a name and is not embedded. Only commands that exist are named here.
 RECIPES = {
@@ -139,11 +115,6 @@ def open_dataset(
         memo=cache,
         progress=progress,
     )
-
-
-def cache_folder(cache_dir: str | None = None) -> Path:
-    chosen = cache_dir or os.environ.get("INFOSTYLEGAN_CACHE") or "~/.cache/infostylegan"
-    return Path(chosen).expanduser()
 
 
 def open_files(path: Path) -> Files:
@@ -256,172 +227,3 @@ def _candidates(name: str, resolution: int | None) -> Iterator[Path]:
         for suffix in (*suffixes, "", *sizes):
             yield root / f"{name}{suffix}.zip"
         yield root / name
-
-
-# ---- fundus --------------------------------------------------------------------------------------------
-
-
-def open_fundus(
-    resolution: int = 64,
-    channels: int = 3,
-    *,
-    count: int = FUNDUS_COUNT,
-    seed: int = 0,
-    cache: Path | None = None,
-    labels: bool = True,
-    progress: Progress | None = None,
-) -> Dataset:
-    """Drawn retinal photographs with known factors; drawn once, then read from `cache`.
-
-    The labels are the grades of retinopathy. A damaged cache is drawn again; where it cannot be written,
-    the images are drawn for this process alone, with a warning.
-    """
-    check_fundus(resolution, count)
-    version = hashlib.sha256(Path(fundus.__file__).read_bytes()).hexdigest()
-    key = json.dumps(["fundus", version, seed, count, resolution])
-    digest = hashlib.sha256(json.dumps([key, channels, labels]).encode()).hexdigest()
-    path = (cache or cache_folder()) / f"fundus-{resolution}-{count}-seed{seed}-{version[:12]}.zip"
-    framing = Framing(resolution, channels)
-    known = partial(_cached_fundus, path, framing, count, labels)
-    try:
-        dataset = known()
-        if dataset is None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with _lock(path.with_suffix(".lock")):
-                dataset = known()  # another process may have drawn it while we waited
-                if dataset is None:
-                    pack_fundus(path, resolution, count, seed, overwrite=True, progress=progress)
-                    dataset = known()
-    except (OSError, DataError) as error:
-        warnings.warn(
-            f"drawn images cannot be kept in {path.parent} ({_reason(error)}), so they are drawn at every "
-            "start; point INFOSTYLEGAN_CACHE at a folder that can be written",
-            stacklevel=2,
-        )
-        dataset = None
-    if dataset is None:
-        dataset = _fundus_in_memory(framing, count, seed, labels, progress)
-    dataset.digest = digest
-    return dataset
-
-
-def pack_fundus(
-    dest: Path,
-    resolution: int = 64,
-    count: int = FUNDUS_COUNT,
-    seed: int = 0,
-    *,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> None:
-    """Draw `count` images straight into a zip. Raises DataError where it cannot be written."""
-    check_fundus(resolution, count)
-    factors: dict[str, np.ndarray] = {}
-
-    def document() -> dict[str, object]:
-        return label_document(factors["dr_grade"].astype(np.int64), GRADES)
-
-    pack_chunks(
-        draw_fundus(resolution, count, seed, factors), dest, total=count, document=document, factors=factors,
-        overwrite=overwrite, progress=progress,
-    )  # fmt: skip
-
-
-def check_fundus(resolution: int, count: int) -> None:
-    if resolution not in fundus.RESOLUTIONS:
-        raise DataError(f"fundus: cannot be drawn at {resolution}x{resolution}; "
-                        f"use one of {', '.join(map(str, fundus.RESOLUTIONS))}")  # fmt: skip
-    if count < 1:
-        raise DataError(f"fundus: {count} images; ask for at least one")
-
-
-def draw_fundus(
-    resolution: int, count: int, seed: int, factors: dict[str, np.ndarray]
-) -> Iterator[np.ndarray]:
-    """The images in order, uint8 [n, 3, R, R] at a time, drawn by all cores.
-
-    `factors` is filled, each [N], once the last images have been fetched.
-    """
-    # A few seconds of work a chunk at the most, and enough chunks to keep every core busy to the end.
-    rows = max(1, min(64, (1 << 18) // resolution**2, -(-count // worker_count())))
-    chunks = [range(start, min(start + rows, count)) for start in range(0, count, rows)]
-    drawn: dict[str, list[np.ndarray]] = {}
-    for images, values in _spread(partial(fundus.render_batch, seed, resolution=resolution), chunks):
-        for name, column in values.items():
-            drawn.setdefault(name, []).append(np.asarray(column))
-        yield images.transpose(0, 3, 1, 2)
-    factors.update({name: np.concatenate(columns) for name, columns in drawn.items()})
-
-
-def _spread(
-    function: Callable[[range], tuple[np.ndarray, dict[str, np.ndarray]]], chunks: list[range]
-) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """function(chunk) of each chunk, in order, by processes where that pays.
-
-    Threads would gain nothing: a small picture is many short steps, which hold the interpreter's lock.
-    """
-    done = 0
-    workers = min(worker_count(), len(chunks))
-    if workers > 1 and sum(map(len, chunks)) >= 512 and not multiprocessing.current_process().daemon:
-        # Not by fork: the parent has threads, of torch for one, that a forked child would lack.
-        pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
-        try:
-            for result in pool.map(function, chunks):
-                yield result
-                done += 1
-        except BrokenProcessPool:  # e.g. a script without `if __name__ == "__main__"`: go on alone
-            pass
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-    yield from map(function, chunks[done:])
-
-
-def _cached_fundus(
-    path: Path, framing: Framing, count: int, labels: bool
-) -> ArrayDataset | FileDataset | None:
-    """The data set in `path`, or None where there is none, or none that is whole."""
-    try:
-        files = ZipFiles(path)
-        found = find_labels(files)
-        factors = read_factors(files)
-        if not is_packed(files) or len(files.names) != count or factors is None or found is None:
-            return None
-        values, names = found if labels else (None, None)
-        return load_files(
-            files, framing, name="fundus", labels=values, label_names=names, factors=factors, max_bad=0.0,
-            trusted=True,
-        )  # fmt: skip
-    except DataError:
-        return None
-
-
-def _fundus_in_memory(
-    framing: Framing, count: int, seed: int, labels: bool, progress: Progress | None
-) -> ArrayDataset:
-    factors: dict[str, np.ndarray] = {}
-    array = np.empty((count, framing.channels, framing.resolution, framing.resolution), dtype=np.uint8)
-    done = 0
-    for images in draw_fundus(framing.resolution, count, seed, factors):
-        array[done : done + len(images)] = luma(images) if framing.channels == 1 else images
-        done += len(images)
-        if progress is not None:
-            progress(done, count)
-    grades = factors["dr_grade"].astype(np.int64)
-    return ArrayDataset("fundus", array, grades if labels else None, GRADES if labels else None, factors)
-
-
-def _reason(error: Exception) -> str:
-    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """One process at a time. The system drops the lock with its owner, so that none is ever left behind."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows: two processes may then draw the same file, and either wins
-        yield
-        return
-    with open(path, "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import struct
+import subprocess
+import sys
 import warnings
 import zipfile
 from pathlib import Path
@@ -12,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from infostylegan.data import ArrayDataset, BatchStream, DataError, catalogue, fundus, loading, open_dataset
+from infostylegan.data import ArrayDataset, BatchStream, DataError, drawing, fundus, loading, open_dataset
 from infostylegan.data.loading import FileDataset
 
 
@@ -365,14 +369,32 @@ def test_fundus_too_large_for_memory_is_read_from_its_cache() -> None:
     assert np.array_equal(dataset.images([4])[0], fundus.render_batch(0, [4], 16)[0][0].transpose(2, 0, 1))
 
 
-def test_many_processes_draw_what_one_would(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalogue, "worker_count", lambda: 2)
+@pytest.mark.parametrize("executable", [sys.executable, "no-such-program", shutil.which("false") or ""])
+def test_many_processes_draw_what_one_would(monkeypatch: pytest.MonkeyPatch, executable: str) -> None:
+    monkeypatch.setattr(drawing, "worker_count", lambda: 2)
+    monkeypatch.setattr(drawing, "WORTHWHILE", 10)
+    monkeypatch.setattr(sys, "executable", executable)
     factors: dict[str, np.ndarray] = {}
-    images = np.concatenate(list(catalogue.draw_fundus(8, 513, 3, factors)))
-    expected, values = fundus.render_batch(3, [0, 64, 512], 8)
-    assert np.array_equal(images[[0, 64, 512]], expected.transpose(0, 3, 1, 2))
-    assert images.shape == (513, 3, 8, 8)
-    assert all(np.array_equal(factors[name][[0, 64, 512]], values[name]) for name in values)
+    images = np.concatenate(list(drawing.draw_fundus(8, 70, 3, factors)))
+    expected, values = fundus.render_batch(3, range(70), 8)
+    assert np.array_equal(images, expected.transpose(0, 3, 1, 2))
+    assert all(np.array_equal(factors[name], values[name]) for name in values)
+
+
+def test_a_script_without_a_main_guard_may_draw(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "print('started')\n"
+        "from infostylegan.data import drawing, open_dataset\n"
+        "drawing.WORTHWHILE = 10\n"
+        "print(len(open_dataset('fundus', resolution=8, count=70)))\n"
+    )
+    root = Path(fundus.__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )  # fmt: skip
+    assert (done.stdout, done.returncode) == ("started\n70\n", 0), done.stderr
 
 
 @pytest.mark.parametrize(

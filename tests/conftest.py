@@ -1,0 +1,32 @@
+"""Settings for every test, and the small things that several of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+# No deadlines: the machine may be busy. Derandomised: the same code fails the same way everywhere.
+settings.register_profile("quiet", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("quiet")
+
+
+@pytest.fixture(scope="session")
+def make_images() -> Callable[..., Path]:
+    """make_images(folder, count=24, size=16): random PNG files, the same at every call."""
+
+    def make(folder: Path, count: int = 24, size: int = 16) -> Path:
+        from PIL import Image
+
+        folder.mkdir(parents=True, exist_ok=True)
+        draw = np.random.default_rng(0)
+        for i in range(count):
+            # Coarse squares, which look alike at every resolution of the pyramid.
+            pixels = draw.integers(0, 256, (4, 4, 3), dtype=np.uint8).repeat(size // 4, 0).repeat(size // 4, 1)
+            Image.fromarray(pixels).save(folder / f"{i:03d}.png")
+        return folder
+
+    return make
