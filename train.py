@@ -90,6 +90,11 @@ class Failure(click.ClickException):
 )
 @click.option("--sigma-min", type=float, help="Least scale that Q may state of a uniform code.")
 @click.option(
+    "--share-codes/--no-share-codes",
+    default=None,
+    help="Give the fakes of a minibatch-stddev group the same discrete codes.",
+)
+@click.option(
     "--margin", type=float, help="Nats below a discrete code's ceiling that are certain enough for G."
 )
 @click.option(

@@ -92,7 +92,7 @@ def setup_filter(
     if flip_filter:
         taps = taps.flip(list(range(taps.ndim)))
     taps = taps * gain ** (taps.ndim / 2)
-    return taps.to(device=device, dtype=torch.float32, copy=True)
+    return taps.to(device=device, dtype=torch.float32)
 
 
 def upfirdn2d(
@@ -286,10 +286,11 @@ class _UpFirDn2d(torch.autograd.Function):
     """The op with its gradient, which is the op itself with other arguments; hence any order.
 
     Autograd could differentiate the reference by itself, but its double backward of a grouped convolution is
-    slower by orders of magnitude, and it would hold on to what was padded.
+    several times slower, and it would hold on to the image. There is no jvp, as torch.compile refuses
+    functions that have one.
     """
 
-    generate_vmap_rule = True
+    generate_vmap_rule = True  # for torch.func.vmap, as in gradients per image
 
     @staticmethod
     def forward(x: Tensor, f: Tensor, axis_x: _Axis, axis_y: _Axis, flip: bool, gain: float) -> Tensor:
@@ -299,7 +300,6 @@ class _UpFirDn2d(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         x, f, *ctx.args = inputs
         ctx.save_for_backward(f)
-        ctx.save_for_forward(f)
         ctx.size = x.shape[2:]
 
     @staticmethod
@@ -309,10 +309,6 @@ class _UpFirDn2d(torch.autograd.Function):
         h, w = ctx.size
         axis_x, axis_y = axis_x.transposed(w, f.shape[-1]), axis_y.transposed(h, f.shape[0])
         return _apply(grads[0], f, axis_x, axis_y, not flip, gain), None, None, None, None, None
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor | None:
-        return None if tangents[0] is None else _apply(tangents[0], *ctx.saved_tensors, *ctx.args)
 
 
 def _upfirdn2d_ref(x: Tensor, f: Tensor, axis_x: _Axis, axis_y: _Axis, flip: bool, gain: float) -> Tensor:

@@ -54,6 +54,16 @@ def barrier() -> None:
 
 
 @torch.no_grad()
+def any_process(flag: bool, device: torch.device | str = "cpu") -> bool:
+    """Whether the flag is set in any process; every process gets the same answer."""
+    if not _active():
+        return flag
+    value = torch.tensor([float(flag)], device=device)
+    dist.all_reduce(value)
+    return bool(value.item() > 0)
+
+
+@torch.no_grad()
 def all_reduce_mean_(tensors: Iterable[Tensor]) -> None:
     """Replace each tensor by its mean over the processes. Every process passes the same shapes in order."""
     if not _active():

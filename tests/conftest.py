@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,19 @@ from hypothesis import settings
 # No deadlines: the machine may be busy. Derandomised: the same code fails the same way everywhere.
 settings.register_profile("quiet", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("quiet")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
+    """One thread for torch: tests are so small that a second one only waits. The ops keep theirs."""
+    torch = sys.modules.get("torch")
+    if torch is None or "cuda_ops" in request.path.parts:
+        yield
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from dnnlib.log import RunLog
 from dnnlib.memory import peak_memory_bytes
 from dnnlib.seeding import seed_everything, seed_step
 from infostylegan.data import BatchStream, Dataset
-from infostylegan.growth import Growth, Phase, ema_decay
+from infostylegan.growth import Phase, ema_decay
 from infostylegan.render.traversal import save_traversals
 from infostylegan.training.measure import measure_information, measure_spread
 from infostylegan.training.options import TrainingOptions
@@ -46,7 +46,6 @@ class RunSettings:
     device: torch.device
     tick_kimg: float
     snapshot_ticks: int = 5
-    network_snapshots: bool = True
     quiet: bool = False
 
 
@@ -98,11 +97,11 @@ def train(
         if distributed.is_main()
         else None
     )
-    show = Show(options, settings, dataset, stream, reporter)
+    show = Show(options, settings, dataset, stream, reporter, state)
     if reporter is not None and found is None:
         show.reals()
     tick_images = max(1, round(settings.tick_kimg * 1000))
-    started, began = time.perf_counter() - state.seconds, state.images
+    started = time.perf_counter() - state.seconds
     bar = tqdm(total=total, initial=state.images, unit="img", unit_scale=True, leave=False,
                disable=None if distributed.is_main() and not settings.quiet else True)  # fmt: skip
     last_snapshot: Path | None = None
@@ -116,23 +115,24 @@ def train(
             bar.update(state.images - before)
             check_finite(state, stats)
             done = state.images >= total
-            ticked = state.images // tick_images > before // tick_images or done
             tick = state.images // tick_images
+            ticked = tick > before // tick_images or done
             if ticked:
-                record = show.record(state, growth, tick, state.images - began)
+                record = show.record(state, phase, tick)
                 if reporter is not None:
                     reporter.tick(record)
                 state.tick = StepStats()
-            stop = interrupted()
-            if done or stop or (ticked and tick % settings.snapshot_ticks == 0):
-                if reporter is not None:
-                    state.save(settings.folder)
-                    if not stop or done:
-                        last_snapshot = show.snapshot(state, keep=settings.network_snapshots or done)
-                        for hook in hooks:
-                            hook(Snapshot(last_snapshot, state.images, state, settings.folder, log))
-                distributed.barrier()
-            if stop and not done:
+            stop = distributed.any_process(interrupted(), device) and not done
+            due = done or (ticked and tick % settings.snapshot_ticks == 0)
+            if due and reporter is not None:
+                last_snapshot = show.snapshot(state)
+                for hook in hooks:
+                    hook(Snapshot(last_snapshot, state.images, state, settings.folder, log))
+            # The checkpoint comes last: whatever a kill prevents before it is done again after it.
+            if (due or stop) and reporter is not None:
+                state.save(settings.folder)
+            distributed.barrier()
+            if stop:
                 break
     finished = state.images >= total
     nats: dict[str, float] = {}
@@ -181,15 +181,20 @@ class Show:
     """Everything a run measures and draws, gathered so that the loop above stays readable."""
 
     def __init__(
-        self, options: TrainingOptions, settings: RunSettings, dataset: Dataset, stream: BatchStream,
+        self,
+        options: TrainingOptions,
+        settings: RunSettings,
+        dataset: Dataset,
+        stream: BatchStream,
         reporter: Reporter | None,
-    ) -> None:  # fmt: skip
+        state: TrainingState,
+    ) -> None:
         self.options, self.settings, self.dataset, self.stream = options, settings, dataset, stream
         self.reporter = reporter
+        self.last = (state.seconds, state.images)
         draw = torch.Generator().manual_seed(seed_step(options.seed, 0, 0, stream=3))
         self.count = 48 if options.resolution <= 128 else 12
-        G = options.build_generator()
-        self.z, self.c = G.sample_latents(self.count, generator=draw)
+        self.z, self.c = state.G.sample_latents(self.count, generator=draw)
         self.y = torch.arange(self.count) % options.label_count if options.label_count else None
 
     def reals(self) -> None:
@@ -211,9 +216,8 @@ class Show:
             ]
         )
 
-    def record(self, state: TrainingState, growth: Growth, tick: int, images_here: int) -> dict[str, Any]:
+    def record(self, state: TrainingState, phase: Phase, tick: int) -> dict[str, Any]:
         """The numbers of one tick, averaged over the images since the last (and over processes)."""
-        phase = growth.phase_at(max(0, state.images - 1))
         fade = phase.fade_at(state.images)
         stats = reduce_stats(state.tick, self.settings.device)
         n = max(stats.images, 1)
@@ -244,13 +248,10 @@ class Show:
             "memory_bytes": peak_memory_bytes(self.settings.device),
         }
 
-    _last: tuple[float, int] = (0.0, 0)
-
     def sec_per_kimg(self, state: TrainingState) -> float:
-        seconds, images = self._last
-        if images > state.images or images == 0:
-            seconds, images = 0.0, 0
-        self._last = (state.seconds, state.images)
+        """Since the last tick, or since this process began."""
+        seconds, images = self.last
+        self.last = (state.seconds, state.images)
         return (state.seconds - seconds) / max(state.images - images, 1) * 1000
 
     def spread(self, state: TrainingState, resolution: int, fade: float) -> Any:
@@ -262,17 +263,13 @@ class Show:
             label if self.options.label_count else None, codes=32 if small else 8, noises=8 if small else 4,
         )  # fmt: skip
 
-    def snapshot(self, state: TrainingState, keep: bool) -> Path:
+    def snapshot(self, state: TrainingState) -> Path:
         assert self.reporter is not None
         fakes = self.fakes(state)
         self.reporter.pictures(f"fakes{state.images // 1000:06d}", fakes, self.options.resolution)
         self.reporter.picture_event(fakes, state.images)
         self.reporter.information_plot()
-        path = self.reporter.snapshot(state, self.provenance(state))
-        if not keep:
-            for old in sorted(self.settings.folder.glob("network-snapshot-*.pkl"))[:-1]:
-                old.unlink()
-        return path
+        return self.reporter.snapshot(state, self.provenance(state))
 
     def provenance(self, state: TrainingState) -> dict[str, Any]:
         names = self.dataset.label_names

@@ -40,6 +40,7 @@ class TrainingOptions:
     sigma_min: float = 0.2
     beta: float = 1.0
     beta_uniform: float | None = None
+    share_codes: bool = False
     margin: float = 0.0
     views: float = 0.0
     gamma: float = 10.0
@@ -132,6 +133,7 @@ class TrainingOptions:
         return LossSettings(
             beta=self.beta,
             beta_uniform=self.beta_uniform,
+            share_codes=self.share_codes,
             margin=self.margin,
             views=self.views,
             r1_interval=self.r1_interval,

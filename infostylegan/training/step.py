@@ -32,6 +32,7 @@ class LossSettings:
 
     beta: float = 1.0
     beta_uniform: float | None = None
+    share_codes: bool = False  # discrete codes in common within each minibatch-stddev group of fakes
     margin: float = 0.0  # nats below its ceiling from which a discrete code's information earns G no more
     views: float = 0.0  # strength of the random views that the discrete codes are read through; 0: none
     r1_interval: int = 1  # R1 every so many steps, weighted to the same strength
@@ -79,6 +80,20 @@ def read_information(
     return information(D.codes, posterior, c)
 
 
+def share_codes(D: Discriminator, c: Tensor, share: bool) -> Tensor:
+    """Codes [N, codes] such that the fakes of one minibatch-stddev group have their discrete codes in common.
+
+    The spread that D sees in a group of fakes is then the spread that z' and the uniform codes give, so that
+    a generator whose codes have each become one picture is easily told from the data.
+    """
+    group = D.score_head.group
+    if not share or len(c) % group:
+        return c
+    first = c[: len(c) // group].repeat(group, 1)
+    discrete = torch.tensor([code.kind != "unif" for code in D.codes], device=c.device)
+    return torch.where(discrete, first, c)
+
+
 def enough(nats: Tensor, D: Discriminator, margin: float) -> Tensor:
     """Information capped, sample by sample, at `margin` below the ceiling of each discrete code: past that
     point G would only buy certainty with the variety that z' gives."""
@@ -98,6 +113,7 @@ def discriminator_step(
     z, c = G.sample_latents(n, device=real.device)
     for part in micro_batches(n, settings.micro_batch):
         y = None if label is None else label[part]
+        c[part] = share_codes(D, c[part], settings.share_codes)
         with torch.no_grad():
             fake = G(z[part], c[part], y, resolution=phase.resolution, fade=fade)
         x = real[part].detach().requires_grad_(r1_weight > 0.0)
@@ -125,6 +141,7 @@ def generator_step(
     z, c = G.sample_latents(n, device=device)
     for part in micro_batches(n, settings.micro_batch):
         y = None if label is None else label[part]
+        c[part] = share_codes(D, c[part], settings.share_codes)
         w = G.map(z[part], c[part], y)
         if G.mapping is not None:
             G.mapping.update_average(w.detach())

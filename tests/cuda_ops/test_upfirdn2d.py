@@ -194,18 +194,15 @@ def test_autograd_through_the_plain_convolution_agrees():
     torch.testing.assert_close(ours, plain)
 
 
-def test_forward_mode_and_functional_transforms_work():
+def test_gradients_per_image_by_vmap_equal_those_one_by_one():
     f = setup_filter([1, 2, 1])
-    x = torch.randn(2, 2, 4, 4, dtype=IMAGE, requires_grad=True)
-    assert torch.autograd.gradcheck(
-        lambda x: upfirdn2d(x, f, up=2, padding=2), x, check_forward_ad=True, fast_mode=True
-    )
+    x = torch.randn(2, 2, 4, 4, dtype=IMAGE)
 
     def energy(image):
         return upfirdn2d(image[None], f, padding=1).pow(2).sum()
 
-    each = torch.stack([torch.func.grad(energy)(image) for image in x.detach()])
-    torch.testing.assert_close(torch.func.vmap(torch.func.grad(energy))(x.detach()), each)
+    each = torch.stack([torch.func.grad(energy)(image) for image in x])
+    torch.testing.assert_close(torch.func.vmap(torch.func.grad(energy))(x), each)
 
 
 def test_nothing_of_the_image_is_kept_for_the_backward_pass():
@@ -287,18 +284,19 @@ def test_shapes_can_be_computed_without_data_on_the_meta_device():
     assert upsample2d(x, f).shape == (2, 3, 16, 16)
 
 
-def test_it_compiles_to_one_graph_and_exports():
+def test_it_exports_and_compiles_with_its_gradient_to_one_graph():
     f = setup_filter([1, 2, 1])
 
     class Blur(torch.nn.Module):
         def forward(self, x):
             return upsample2d(x, f)
 
-    x = torch.randn(2, 3, 4, 4)
+    x = torch.randn(2, 3, 4, 4, requires_grad=True)
     want = upsample2d(x, f)
-    torch.testing.assert_close(torch.export.export(Blur(), (x,)).module()(x), want)
-    compiled = torch.compile(Blur(), backend="eager", fullgraph=True)
-    torch.testing.assert_close(compiled(x), want)
+    torch.testing.assert_close(torch.export.export(Blur(), (x.detach(),)).module()(x.detach()), want.detach())
+    y = torch.compile(Blur(), backend="aot_eager", fullgraph=True)(x)
+    torch.testing.assert_close(y, want)
+    torch.testing.assert_close(torch.autograd.grad(y.sum(), x), torch.autograd.grad(want.sum(), x))
 
 
 # ------------------------------------------------------------------------------------------------ helpers
@@ -377,7 +375,7 @@ def test_setup_filter_takes_numbers_lists_arrays_tensors_and_nothing():
 
 
 @pytest.mark.parametrize(
-    "f", [torch.tensor([1.0, 2.0, 5.0]), torch.ones(2, 2), np.ones(9, np.float32), [1, 2]]
+    "f", [torch.tensor([1.0, 2.0]), torch.ones(2, 2, dtype=torch.float64), np.ones(9, np.float32), [1, 2]]
 )
 @pytest.mark.parametrize("normalize", [True, False])
 def test_setup_filter_never_changes_nor_shares_its_argument(f, normalize):
