@@ -11,7 +11,8 @@ from dnnlib.seeding import seed_step
 from infostylegan.losses import information
 from infostylegan.networks import Discriminator, Generator
 
-SPREAD_WARNING = 0.5
+# Codes may rightly explain most of the variance; below this z' has all but lost its say.
+SPREAD_WARNING = 0.3
 
 
 @dataclass(frozen=True)

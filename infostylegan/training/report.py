@@ -29,6 +29,7 @@ class Reporter:
 
     def __init__(self, folder: Path, log: RunLog, ceilings: dict[str, float], images: int) -> None:
         self.folder, self.log, self.ceilings = folder, log, ceilings
+        self.collapsed = False  # whether the last tick was; each collapse is told once
         truncate_jsonl(folder / STATS, lambda record: record["images"] <= images)
         self.events = SummaryWriter(str(folder), purge_step=images if images else None)
 
@@ -40,11 +41,13 @@ class Reporter:
         append_jsonl(self.folder / STATS, record)
         nats: dict[str, float] = record["information"]
         self.log.line(status_line(record, self.ceilings))
-        if record["spread"] is not None and record["spread"] < SPREAD_WARNING and nats:
+        collapsed = bool(nats) and record["spread"] is not None and record["spread"] < SPREAD_WARNING
+        if collapsed and not self.collapsed:
             self.log.warn(
                 f"the spread within codes is {record['spread']:.2f} of the data's: z' hardly changes the "
                 "image, and high information is no success then; try a lower --beta"
             )
+        self.collapsed = collapsed
         images = record["images"]
         for name in SCALARS:
             if record[name] is not None:
