@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from dnnlib import distributed
 from dnnlib.files import DamagedFile, read_digested, write_digested
 from infostylegan.growth import Phase
 from infostylegan.networks import Discriminator, Generator
@@ -93,7 +94,8 @@ class TrainingState:
                 return path
             except DamagedFile as error:
                 warn(f"{error}; falling back to the checkpoint before it")
-                path.rename(path.with_suffix(".damaged"))
+                if distributed.is_main():
+                    path.rename(path.with_suffix(".damaged"))
         return None
 
 
