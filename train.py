@@ -20,7 +20,7 @@ from dnnlib.log import RunLog
 from dnnlib.memory import tune_malloc
 from dnnlib.runs import list_runs, next_run_dir
 from infostylegan.data import DataError, Dataset, open_dataset
-from infostylegan.presets import PRESETS, preset_for
+from infostylegan.presets import LARGEST_GUESS, PRESETS, preset_for
 from infostylegan.training.loop import RunSettings, TrainingError, train
 from infostylegan.training.options import OptionError, TrainingOptions
 from infostylegan.training.plan import describe_plan
@@ -174,9 +174,7 @@ def run(args: dict[str, Any], given: set[str]) -> None:
     options, dataset = prepare(args, given)
     folder = pick_folder(args, options)
     if snapshot := finished(folder):
-        click.echo(
-            f"This run has finished: {snapshot}. Use --new to run it again, or --kimg to train longer."
-        )
+        click.echo(f"This run has finished: {snapshot}. Use --new to run it again.")
         return
     with RunLog(
         folder / "log.txt" if distributed.is_main() else None, quiet=not distributed.is_main()
@@ -185,6 +183,8 @@ def run(args: dict[str, Any], given: set[str]) -> None:
         log.line(f"Data: {describe_data(dataset)}, digest {dataset.digest[:12]}")
         for name, reason in dataset.skipped:
             log.warn(f"left out: {name}: {reason}")
+        if (last := options.growth().phases()[-1].resolution) < options.resolution:
+            log.warn(f"--kimg {options.kimg:g} ends at {last}², before {options.resolution}² is reached")
         tick = args["tick"] or options.kimg / 40
         settings = RunSettings(folder, device, tick, args["snap"])
         result = train(options, settings, dataset, log)
@@ -229,15 +229,23 @@ def preset_options(args: dict[str, Any], given: set[str], name: str) -> dict[str
 
 def prepare(args: dict[str, Any], given: set[str]) -> tuple[TrainingOptions, Dataset]:
     """Open the data, and settle every option."""
-    known = args["data"] if args["data"] in ("fundus", "mnist", "eyepacs", "celeba") else ""
-    size = preset_options(args, given, known).get("resolution")
+    # A zip or folder that carries the name of a set starts from that set's preset, too.
+    name = Path(args["data"]).stem
+    values = preset_options(args, given, name)
+    preset = args["cfg"] or preset_for(name)
 
     def progress(done: int, total: int) -> None:
         if sys.stderr.isatty():
             click.echo(f"\rReading the data: {done}/{total}", nl=done == total, err=True)
 
     dataset = open_dataset(
-        args["data"], resolution=size, fit=args["fit"], max_bad=args["max_bad"], progress=progress
+        args["data"],
+        resolution=values.get("resolution"),
+        fit=args["fit"],
+        max_bad=args["max_bad"],
+        largest=LARGEST_GUESS.get(preset, 512),
+        labels=values.get("labels", False),
+        progress=progress,
     )
     values = preset_options(args, given, dataset.name)
     use_labels = values.pop("labels", False)

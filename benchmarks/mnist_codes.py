@@ -1,7 +1,7 @@
 """Train the MNIST preset on several seeds and say what its categorical code has found, without labels.
 
     python benchmarks/mnist_codes.py --data FOLDER --seeds 0,1,2
-    python benchmarks/mnist_codes.py --data FOLDER --evaluate RUN_FOLDER …
+    python benchmarks/mnist_codes.py --data FOLDER --evaluate RUN --evaluate RUN …
 
 Labels are read for the last column alone. Everything after `--` goes to train.py.
 """

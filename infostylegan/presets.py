@@ -43,14 +43,22 @@ SMALL: dict[str, Any] = {
 PRESETS: dict[str, dict[str, Any]] = {
     "paper-celeba": {**PAPER, "resolution": 128, "kimg": 55_000.0, "labels": False},
     "paper-eyepacs": {**PAPER, "resolution": 512, "kimg": 20_000.0, "labels": True},
-    "stylegan": {**PAPER, "uniform": "truncnormal", "code_input": "standard", "kimg": 25_000.0},
+    "full": {**PAPER, "uniform": "truncnormal", "code_input": "standard", "kimg": 25_000.0},
     "small": SMALL,
-    "fundus": {**SMALL, "resolution": 64, "codes": "cat:3,bern:2,unif:3"},
+    "fundus": {**SMALL, "resolution": 32, "codes": "cat:3,bern:2,unif:3"},
     "mnist": {**SMALL, "resolution": 32, "codes": "cat:10,unif:2", "views": 1.0},
 }
 
 # Data sets that have a preset of their own; any other starts from `small`.
-DEFAULT_PRESET = {"fundus": "fundus", "mnist": "mnist", "eyepacs": "paper-eyepacs", "celeba": "paper-celeba"}
+DEFAULT_PRESET = {
+    "fundus": "fundus",
+    "mnist": "mnist",
+    "fashion-mnist": "mnist",
+    "eyepacs": "paper-eyepacs",
+    "celeba": "paper-celeba",
+}
+# Where the data decide the resolution: the largest that a preset's networks and schedule are made for.
+LARGEST_GUESS = {"small": 64}
 
 
 def preset_for(dataset_name: str) -> str:

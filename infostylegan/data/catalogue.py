@@ -53,6 +53,7 @@ def open_dataset(
     channels: int | None = None,
     fit: str = "crop",
     max_bad: float = 0.05,
+    largest: int = LARGEST_GUESS,
     cache_dir: str | None = None,
     labels: bool = True,
     split: str = "train",
@@ -65,7 +66,7 @@ def open_dataset(
     data        "fundus" (drawn here), "eyepacs", "celeba", "mnist", "fashion-mnist" (looked for under ./data
                 and $INFOSTYLEGAN_DATA), a folder with MNIST's files, a folder of images, or a zip of images
     resolution  pixels a side, a power of two; None: fundus 64, MNIST 32, else the largest power of two that
-                half the images reach, at most 512
+                half the images reach, at most `largest`
     channels    1 or 3; None: 1 where every image sampled is gray
     fit         "crop" to the centred square, or "pad" to a square with black
     max_bad     the share of images that may be left out for being damaged or too small
@@ -101,7 +102,7 @@ def open_dataset(
         return open_mnist(path, resolution, channels, split=split, labels=labels)
     _only_train(data, split)
     files = open_files(path)
-    framing = choose_framing(files, resolution, channels, fit)
+    framing = choose_framing(files, resolution, channels, fit, largest=largest)
     found = find_labels(files) if labels else None
     return load_files(
         files,
@@ -130,6 +131,7 @@ def choose_framing(
     channels: int | None = None,
     fit: str = "crop",
     crop: tuple[int, int, int, int] | None = None,
+    largest: int = LARGEST_GUESS,
 ) -> Framing:
     """What to make the images into: what was asked for, else what a sample of headers suggests."""
     if resolution is None or channels is None:
@@ -151,7 +153,7 @@ def choose_framing(
             shorter = float(np.median([min(header.width, header.height) for header in headers]))
             if crop is not None:
                 shorter = min(shorter, crop[2] - crop[0], crop[3] - crop[1])
-            resolution = min(LARGEST_GUESS, max(8, 1 << (int(shorter).bit_length() - 1)))
+            resolution = min(largest, max(8, 1 << (int(shorter).bit_length() - 1)))
     return Framing(resolution, channels, fit, crop)
 
 
@@ -169,7 +171,9 @@ def open_mnist(
         images = ((box_sums(images, resolution) + area // 2) // area).astype(np.uint8)
     if channels == 3:
         images = np.repeat(images, 3, axis=1)
-    return ArrayDataset(folder.resolve().name, images, *(found or (None, None)))
+    # The two sets have the same file names; only the folder tells them apart.
+    name = "fashion-mnist" if "fashion" in str(folder.resolve()).lower() else "mnist"
+    return ArrayDataset(name, images, *(found or (None, None)))
 
 
 # ---- names ---------------------------------------------------------------------------------------------

@@ -39,7 +39,13 @@ def measure_spread(G: Generator, real: Tensor, label: Tensor | None, *, codes: i
     z, c = z.to(real.device), c[groups].to(real.device)
     fakes = torch.cat(
         [
-            G(z[i : i + 64], c[i : i + 64], None if y is None else y[i : i + 64], resolution=real.shape[-1])
+            G(
+                z[i : i + 64],
+                c[i : i + 64],
+                None if y is None else y[i : i + 64],
+                resolution=real.shape[-1],
+                noise="const",
+            )
             for i in range(0, n, 64)
         ]
     )

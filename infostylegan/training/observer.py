@@ -70,6 +70,7 @@ class Observer:
         stats = reduce_stats(state.tick, self.device)
         n = max(stats.images, 1)
         spread = self.spread(state, phase.resolution, fade) if self.reporter is not None else None
+        nats = dict(zip(self.options.spec().names, (stats.information / n).tolist()))
         rate = state.seconds / max(state.images, 1)
         return {
             "tick": tick,
@@ -86,7 +87,7 @@ class Observer:
             "r1": float(stats.r1) / stats.r1_images if stats.r1_images else None,
             "score_real": float(stats.score_real) / n,
             "score_fake": float(stats.score_fake) / n,
-            "information": dict(zip(self.options.spec().names, (stats.information / n).tolist())),
+            "information": nats if self.options.informed else {},
             "spread": spread.within if spread is not None else None,
             "spread_overall": spread.overall if spread is not None else None,
             "skipped": state.skipped,
@@ -140,6 +141,8 @@ class Observer:
         small = self.options.resolution <= SMALL
         if len(self.options.spec()):
             save_traversals(state.G_ema, self.reporter.folder, samples=8 if small else 4)
+        if not self.options.informed:
+            return {}
         return measure_information(
             state.G_ema, state.D, samples=2048 if small else 128, batch=64 if small else 8,
             seed=self.options.seed, device=self.device,

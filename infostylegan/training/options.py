@@ -92,10 +92,24 @@ class TrainingOptions:
         for name in ("beta", "beta_uniform", "gamma", "views", "margin", "seed"):
             value = getattr(self, name)
             demand(value is None or value >= 0, f"--{name.replace('_', '-')} {value}: must not be negative")
-        for name in ("kimg", "r1_interval", "ema_kimg", "fmap_base", "fmap_max", "latent_dim", "micro_batch"):
+        for name in (
+            "kimg",
+            "r1_interval",
+            "ema_kimg",
+            "fmap_base",
+            "fmap_max",
+            "latent_dim",
+            "micro_batch",
+            "mapping_layers",
+            "code_scale",
+        ):
             value = getattr(self, name)
             demand(value is None or value > 0, f"--{name.replace('_', '-')} {value}: must be greater than 0")
-        demand(min(self.growth().batch.values()) > 0, "--batch: must be greater than 0")
+        sizes = self.batch.values() if isinstance(self.batch, Mapping) else [self.batch]
+        demand(
+            all(n >= 1 and n == int(n) for n in sizes), f"--batch {self.batch}: must be whole and positive"
+        )
+        demand(min(self.growth().lr.values()) > 0, f"--lr {self.lr}: must be greater than 0")
         demand(
             self.micro_batch is None or self.micro_batch > 0,
             f"--micro-batch {self.micro_batch}: must be positive",
@@ -106,6 +120,11 @@ class TrainingOptions:
             f"--codes {self.codes}: {spec.width} wide, which leaves no room for noise in --latent-dim "
             f"{self.latent_dim}; use fewer codes or a wider latent",
         )
+
+    @property
+    def informed(self) -> bool:
+        """Whether the information of some code is in the loss at all; if not, Q has learned nothing."""
+        return bool(self.losses().weights(self.spec()).any())
 
     def spec(self) -> CodeSpec:
         try:

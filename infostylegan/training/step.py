@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dnnlib import distributed
+from infostylegan.codes import CodeSpec
 from infostylegan.growth import Phase
 from infostylegan.losses import (
     discriminator_logistic,
@@ -37,6 +38,10 @@ class LossSettings:
     views: float = 0.0  # strength of the random views that the discrete codes are read through; 0: none
     r1_interval: int = 1  # R1 every so many steps, weighted to the same strength
     micro_batch: int | None = None  # images of one backward pass; None: the whole batch
+
+    def weights(self, spec: CodeSpec) -> Tensor:
+        """Weight of each code's information, [codes]."""
+        return information_weights(spec, self.beta, self.beta_uniform)
 
 
 @dataclass
@@ -109,7 +114,7 @@ def discriminator_step(
 ) -> None:  # fmt: skip
     """Accumulate D's gradients: logistic + R1 - beta · L_info, on detached fakes."""
     n = real.shape[0]
-    weights = information_weights(D.codes, settings.beta, settings.beta_uniform).to(real.device)
+    weights = settings.weights(D.codes).to(real.device)
     z, c = G.sample_latents(n, device=real.device)
     for part in micro_batches(n, settings.micro_batch):
         y = None if label is None else label[part]
@@ -119,7 +124,7 @@ def discriminator_step(
         x = real[part].detach().requires_grad_(r1_weight > 0.0)
         judged_real, judged_fake = D(x, y, fade=fade), D(fake, y, fade=fade)
         loss = discriminator_logistic(judged_real.score, judged_fake.score)
-        if settings.beta or settings.beta_uniform:
+        if weights.any():
             loss = loss - read_information(D, fake, judged_fake, c[part], fade, settings.views) @ weights
         if r1_weight > 0.0:
             penalty = r1_penalty(judged_real.score, x)
@@ -137,14 +142,14 @@ def generator_step(
     fade: float, settings: LossSettings, stats: StepStats,
 ) -> None:  # fmt: skip
     """Accumulate G's gradients: non-saturating logistic - beta · L_info, through a fixed D and Q."""
-    weights = information_weights(D.codes, settings.beta, settings.beta_uniform).to(device)
+    weights = settings.weights(D.codes).to(device)
     z, c = G.sample_latents(n, device=device)
+    ws = []
     for part in micro_batches(n, settings.micro_batch):
         y = None if label is None else label[part]
         c[part] = share_codes(D, c[part], settings.share_codes)
         w = G.map(z[part], c[part], y)
-        if G.mapping is not None:
-            G.mapping.update_average(w.detach())
+        ws.append(w.detach())
         fake = G.synthesize(w, resolution=phase.resolution, fade=fade)
         judged = D(fake, y, fade=fade)
         nats = read_information(D, fake, judged, c[part], fade, settings.views)
@@ -154,6 +159,8 @@ def generator_step(
         stats.information = nats.detach().sum(dim=0) + (
             stats.information if stats.information.numel() else 0.0
         )
+    if G.mapping is not None:
+        G.mapping.update_average(torch.cat(ws))
 
 
 def apply_gradients(network: nn.Module, optimizer: torch.optim.Optimizer) -> bool:

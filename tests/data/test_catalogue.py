@@ -171,7 +171,7 @@ def test_the_resolution_is_the_power_of_two_that_most_images_reach(
 
 def test_mnist_files_open_padded_gray_and_labelled(tmp_path: Path) -> None:
     dataset = open_dataset(str(mnist(tmp_path / "digits")))
-    assert (dataset.name, len(dataset), dataset.resolution, dataset.channels) == ("digits", 20, 32, 1)
+    assert (dataset.name, len(dataset), dataset.resolution, dataset.channels) == ("mnist", 20, 32, 1)
     assert dataset.labels is not None
     assert dataset.labels.dtype == np.int64
     assert dataset.label_names == tuple("0123456789")
@@ -179,6 +179,8 @@ def test_mnist_files_open_padded_gray_and_labelled(tmp_path: Path) -> None:
     means = dataset.images([3])[0, 0].reshape(8, 4, 8, 4).mean(axis=(1, 3))
     assert small.shape == (1, 3, 8, 8)
     assert np.abs(small[0, 1] - means).max() <= 0.5
+    fashion = open_dataset(str(mnist(tmp_path / "fashion" / "raw")))
+    assert fashion.name == "fashion-mnist"
 
 
 @pytest.mark.parametrize("place", ["data/{}.zip", "data/{}512.zip", "{}.zip", "data/{}"])

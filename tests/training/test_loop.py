@@ -12,7 +12,7 @@ from dnnlib.files import read_digested, read_jsonl
 from dnnlib.log import RunLog
 from infostylegan.data import ArrayDataset
 from infostylegan.export import load_snapshot
-from infostylegan.training import loop, report
+from infostylegan.training import loop, observer, report
 from infostylegan.training import step as step_module
 from infostylegan.training.loop import RunSettings, TrainingError, train
 from infostylegan.training.options import TrainingOptions
@@ -92,13 +92,13 @@ def same_run(folder, reference):
 @pytest.fixture(scope="module", autouse=True)
 def _quick():
     """The two slow parts of a run, made quick: what is measured at its end, and the plot (a PNG of its own)."""
-    measure = loop.measure_information
+    measure = observer.measure_information
 
     def plot(records, ceilings, path):
         Image.new("RGB", (8, 8)).save(path)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "measure_information", lambda *a, **k: measure(*a, **{**k, "samples": 32}))
+        patch.setattr(observer, "measure_information", lambda *a, **k: measure(*a, **{**k, "samples": 32}))
         patch.setattr(report, "plot_information", plot)
         yield
 
