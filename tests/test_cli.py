@@ -13,11 +13,12 @@ from click.testing import CliRunner
 import train
 from dnnlib.files import read_jsonl
 from infostylegan.export import load_snapshot
+from infostylegan.presets import PRESETS
 from infostylegan.training import loop, observer, report
 
 TINY = (
     "--fmap-base 64 --fmap-max 8 --latent-dim 16 --codes cat:3,bern:1,unif:1 --kimg 0.024 --batch 8 "
-    "--start-resolution 16 --tick 0.008 --snap 1 --threads 1 --precision fp32 --device cpu"
+    "--start-resolution 16 --tick 0.008 --snap 1 --threads 1 --precision fp32 --device cpu --beta 0.3"
 ).split()
 PHASE = re.compile(r"^ *(\d+) +(\d+)² (fade|stable) +([\d,]+) +([\d,]+) +(\d+) +(\S+) +(\S+) +([\d,]+)$", re.M)
 
@@ -163,9 +164,8 @@ def test_an_explicit_resume_goes_on_in_that_folder(images):
 def test_every_member_of_the_family_can_be_asked_for(images, options):
     result = invoke("--data", images, *TINY, *options)
     assert result.exit_code == 0, result.output
-    if "none" in options:
-        assert "ceiling" not in result.stdout
-        assert not list(Path("runs").rglob("traverse-*"))
+    assert ("ceiling" in result.stdout) == ("none" not in options and "0" not in options)
+    assert bool(list(Path("runs").rglob("traverse-*"))) == ("none" not in options)
 
 
 def labelled(folder, labels):

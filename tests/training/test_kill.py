@@ -25,7 +25,8 @@ CLOCK = {"seconds", "sec_per_kimg", "seconds_left", "memory_bytes"}
 # 8² for 48 images, a fade to 16² for 96, then 16² to the end: 36 steps of 8, a checkpoint every third.
 OPTIONS = (
     "--resolution 16 --fmap-base 64 --fmap-max 8 --latent-dim 16 --codes cat:3,bern:1,unif:1 --kimg 0.288 --batch 8 "
-    "--stable-kimg 0.048 --fade-kimg 0.096 --tick 0.024 --snap 1 --threads 1 --precision fp32 --device cpu"
+    "--stable-kimg 0.048 --fade-kimg 0.096 --tick 0.024 --snap 1 --threads 1 --precision fp32 --device cpu "
+    "--start-resolution 8 --beta 0.3 --r1-interval 2"
 ).split()
 TICKS = 12
 PATIENCE = 120
