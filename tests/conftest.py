@@ -39,7 +39,8 @@ def make_images() -> Callable[..., Path]:
         draw = np.random.default_rng(0)
         for i in range(count):
             # Coarse squares, which look alike at every resolution of the pyramid.
-            pixels = draw.integers(0, 256, (4, 4, 3), dtype=np.uint8).repeat(size // 4, 0).repeat(size // 4, 1)
+            pixels = draw.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+            pixels = pixels.repeat(size // 4, 0).repeat(size // 4, 1)
             Image.fromarray(pixels).save(folder / f"{i:03d}.png")
         return folder
 

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,13 @@ from infostylegan.export import load_snapshot
 from infostylegan.presets import PRESETS
 from infostylegan.training import loop, observer, report
 
-TINY = (
+TINY = shlex.split(
     "--fmap-base 64 --fmap-max 8 --latent-dim 16 --codes cat:3,bern:1,unif:1 --kimg 0.024 --batch 8 "
     "--start-resolution 16 --tick 0.008 --snap 1 --threads 1 --precision fp32 --device cpu --beta 0.3"
-).split()
-PHASE = re.compile(r"^ *(\d+) +(\d+)² (fade|stable) +([\d,]+) +([\d,]+) +(\d+) +(\S+) +(\S+) +([\d,]+)$", re.M)
+)
+PHASE = re.compile(
+    r"^ *(\d+) +(\d+)² (fade|stable) +([\d,]+) +([\d,]+) +(\d+) +(\S+) +(\S+) +([\d,]+)$", re.M
+)
 
 
 @pytest.fixture(autouse=True)
@@ -122,7 +125,7 @@ def test_the_number_of_threads_ticks_or_the_place_do_not_make_another_run(images
     assert "has finished" in result.stdout
 
 
-def test_a_run_killed_between_its_last_checkpoint_and_its_end_is_ended_by_the_same_command(images, monkeypatch):
+def test_a_run_killed_after_its_last_checkpoint_is_ended_by_the_same_command(images, monkeypatch):
     """The pictures, the measurement and the closing words are still to come."""
 
     class Killed(BaseException):
@@ -155,8 +158,8 @@ def test_an_explicit_resume_goes_on_in_that_folder(images):
 
 @pytest.mark.parametrize(
     "options",
-    [["--beta", "0"], ["--no-styles"], ["--codes", "cat:3,bern:17", "--latent-dim", "24"], ["--codes", "none"],
-     ["--codes", "none", "--no-styles"], ["--uniform", "unit", "--code-input", "plain"],
+    [["--beta", "0"], ["--no-styles"], ["--codes", "cat:3,bern:17", "--latent-dim", "24"],
+     ["--codes", "none"], ["--codes", "none", "--no-styles"], ["--uniform", "unit", "--code-input", "plain"],
      ["--views", "1", "--margin", "0.1", "--beta-uniform", "0.1"], ["--share-codes"],
      ["--cfg", "paper-celeba", "--no-labels", "--resolution", "16"]],
     ids=" ".join,
@@ -237,8 +240,215 @@ def test_a_dry_run_of_celeba_ends_at_128_after_55_million_images_without_labels(
 
 
 def test_a_dry_run_takes_the_options_into_account(images):
-    args = ["--data", images, *TINY, "--dry-run", "--start-resolution", 8, "--stable-kimg", 3, "--fade-kimg", "16:2"]
-    args += ["--kimg", 9, "--batch", "8:64,16:32", "--lr", 0.01, "--gamma", 4, "--r1-reference", "final"]
+    options = (
+        "--dry-run --start-resolution 8 --stable-kimg 3 --fade-kimg 16:2 --kimg 9 --batch 8:64,16:32 --lr 0.01 "
+        "--gamma 4 --r1-reference final"
+    )
+    result = invoke("--data", images, *TINY, *options.split())
+    assert isinstance(result.exception, SystemExit), repr(result.exception)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+    assert result.stderr.count("Error: ") == 1
+    return result.stderr.split("Error: ")[1].strip()
+
+
+def one_line(*args):
+    message = fails(*args)
+    assert "\n" not in message
+    return message
+
+
+def runs(outdir="runs"):
+    return sorted(path.name for path in Path(outdir).glob("*")) if Path(outdir).is_dir() else []
+
+
+# ---- a run ---------------------------------------------------------------------------------------------
+
+
+def test_a_run_trains_and_ends_with_the_information_of_each_code_and_where_its_generator_is(images):
+    result = invoke("--data", images, *TINY)
+    assert result.exit_code == 0, result.output
+    assert runs() == ["00000-images16-beta0.3"]
+    folder = Path("runs", runs()[0])
+    assert "images, 24 images at 16²" in result.stdout
+    for code, ceiling in (("cat0", "1.099"), ("bern0", "0.693"), ("unif0", "1.511")):
+        assert re.search(rf"^{code} +-?\d\.\d{{3}} +{ceiling} ", result.stdout, re.M)
+    last = result.stdout.strip().splitlines()[-1]
+    assert last == f"Generator: {folder}/network-snapshot-000000.pkl"
+    assert load_snapshot(folder / "network-snapshot-000000.pkl")["images"] == 24
+    assert [r["images"] for r in read_jsonl(folder / "stats.jsonl")] == [8, 16, 24]
+    options = json.loads((folder / "training_options.json").read_text())
+    assert options["codes"] == "cat:3,bern:1,unif:1"
+    assert options["data"] == "images"
+    log = (folder / "log.txt").read_text()
+    assert "Generator: " in log
+    assert "tick 3" in log
+
+
+def test_the_same_command_on_a_finished_run_says_so_and_does_nothing(images):
+    invoke("--data", images, *TINY)
+    folder = Path("runs", runs()[0])
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    result = invoke("--data", images, *TINY)
+    assert result.exit_code == 0
+    assert "has finished" in result.stdout
+    assert str(folder) in result.stdout
+    assert runs() == [folder.name]
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+def test_new_starts_another_run_of_the_same_options(images):
+    invoke("--data", images, *TINY)
+    assert invoke("--data", images, *TINY, "--new").exit_code == 0
+    assert runs() == ["00000-images16-beta0.3", "00001-images16-beta0.3"]
+
+
+def test_other_options_or_other_images_start_another_run(images):
+    invoke("--data", images, *TINY)
+    invoke("--data", images, *TINY, "--beta", 0.5)
+    (images / "000.png").unlink()
+    invoke("--data", images, *TINY)
+    assert runs() == ["00000-images16-beta0.3", "00001-images16-beta0.5", "00002-images16-beta0.3"]
+
+
+def test_the_number_of_threads_ticks_or_the_place_do_not_make_another_run(images):
+    invoke("--data", images, *TINY)
+    result = invoke("--data", Path("images").absolute(), *TINY, "--tick", 0.024, "--snap", 3, "--threads", 2)
+    assert "has finished" in result.stdout
+
+
+def test_a_run_killed_after_its_last_checkpoint_is_ended_by_the_same_command(images, monkeypatch):
+    """The pictures, the measurement and the closing words are still to come."""
+
+    class Killed(BaseException):
+        pass
+
+    def dying(*args):
+        raise Killed
+
+    finish = observer.Observer.finish
+    monkeypatch.setattr(observer.Observer, "finish", dying)
+    with pytest.raises(Killed):
+        CliRunner().invoke(train.main, ["--data", str(images), *TINY], catch_exceptions=False)
+    monkeypatch.setattr(observer.Observer, "finish", finish)
+    monkeypatch.setattr(loop, "run_step", lambda *a: pytest.fail("trained again"))
+    result = invoke("--data", images, *TINY)
+    assert result.exit_code == 0, result.output
+    assert runs() == ["00000-images16-beta0.3"]
+    assert Path("runs", runs()[0], "traverse-cat0.png").is_file()
+    assert "cat0" in result.stdout
+    assert "has finished" in invoke("--data", images, *TINY).stdout
+
+
+def test_an_explicit_resume_goes_on_in_that_folder(images):
+    invoke("--data", images, *TINY)
+    folder = Path("runs", runs()[0])
+    result = invoke("--data", images, *TINY, "--resume", folder)
+    assert result.exit_code == 0
+    assert runs() == [folder.name]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--beta", "0"], ["--no-styles"], ["--codes", "cat:3,bern:17", "--latent-dim", "24"],
+     ["--codes", "none"], ["--codes", "none", "--no-styles"], ["--uniform", "unit", "--code-input", "plain"],
+     ["--views", "1", "--margin", "0.1", "--beta-uniform", "0.1"], ["--share-codes"],
+     ["--cfg", "paper-celeba", "--no-labels", "--resolution", "16"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_every_member_of_the_family_can_be_asked_for(images, options):
+    result = invoke("--data", images, *TINY, *options)
+    assert result.exit_code == 0, result.output
+    assert ("ceiling" in result.stdout) == ("none" not in options and "0" not in options)
+    assert bool(list(Path("runs").rglob("traverse-*"))) == ("none" not in options)
+
+
+def labelled(folder, labels):
+    names = sorted(path.name for path in folder.glob("*.png"))
+    document = {"labels": [[name, i % 3] for i, name in enumerate(names)] if labels is None else labels}
+    (folder / "dataset.json").write_text(json.dumps(document))
+
+
+def test_labels_of_the_folder_condition_both_networks_when_asked_for(images):
+    labelled(images, None)
+    assert invoke("--data", images, *TINY, "--labels").exit_code == 0
+    content = load_snapshot(next(Path("runs").rglob("*.pkl")))
+    assert (content["G_ema"].labels, content["D"].labels) == (3, 3)
+    assert invoke("--data", images, *TINY).exit_code == 0
+    assert [load_snapshot(p)["G_ema"].labels for p in sorted(Path("runs").rglob("*.pkl"))] == [3, 0]
+
+
+def test_labels_where_there_are_none_are_refused_with_the_remedy(images):
+    message = one_line("--data", images, *TINY, "--labels")
+    assert "--labels" in message
+    assert "dataset.json" in message
+
+
+def test_labels_that_cannot_be_read_do_not_matter_with_no_labels(images):
+    labelled(images, [["000.png", "zero"]])
+    message = one_line("--data", images, *TINY, "--labels")
+    assert "--no-labels" in message
+    assert invoke("--data", images, *TINY, "--no-labels").exit_code == 0
+
+
+# ---- plans ---------------------------------------------------------------------------------------------
+
+
+def phases(text):
+    def number(word):
+        return float(word.replace(",", ""))
+
+    return [
+        (int(res), kind, number(start), number(end), int(batch), float(lr), float(gamma))
+        for _, res, kind, start, end, batch, lr, gamma, _ in PHASE.findall(text)
+    ]
+
+
+def test_a_dry_run_of_eyepacs_prints_the_papers_plan_and_needs_no_data():
+    result = invoke("--data", "eyepacs", "--dry-run", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    found = phases(result.stdout)
+    assert len(found) == 13
+    assert found[0] == (8, "stable", 0, 600, 1024, 0.001, 0.002441)
+    assert found[1] == (16, "fade", 600, 1200, 512, 0.001, 0.009766)
+    assert found[-1] == (512, "stable", 7200, 20_000, 32, 0.003, 10)
+    assert "not on this machine" in result.stdout
+    # a label of 512 numbers for each of five grades, and 512 more inputs of the first layer
+    assert f"{26_179_768 + 5 * 512 + 512 * 512:,}" in result.stdout
+    assert f"{23_080_225 + 4 * 513 + 512 * 16 * 512 + 512 + 512 * 20 + 20:,}" in result.stdout
+    assert "5 labels" in result.stdout
+    assert os.listdir() == []
+
+
+def test_a_dry_run_of_celeba_ends_at_128_after_55_million_images_without_labels():
+    result = invoke("--data", "celeba", "--dry-run", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    found = phases(result.stdout)
+    assert [row[0] for row in found] == [8, 16, 16, 32, 32, 64, 64, 128, 128]
+    assert found[-1][2:5] == (4800, 55_000, 128)
+    assert "labels not used" in result.stdout
+    assert re.search(r"^Memory +about .*[GM]iB", result.stdout, re.M)
+    assert os.listdir() == []
+
+
+def test_a_dry_run_takes_the_options_into_account(images):
+    args = ["--data", images, *TINY, "--dry-run", "--start-resolution", 8]
+    args += [
+        "--stable-kimg",
+        3,
+        "--fade-kimg",
+        "16:2",
+        "--kimg",
+        9,
+        "--batch",
+        "8:64,16:32",
+        "--lr",
+        0.01,
+        "--gamma",
+        4,
+        "--r1-reference",
+        "final",
+    ]
     result = invoke(*args)
     assert result.exit_code == 0, result.output
     assert phases(result.stdout) == [
@@ -249,11 +459,14 @@ def test_a_dry_run_takes_the_options_into_account(images):
 
 
 @pytest.mark.parametrize(
-    "options", [["--codes", "none"], ["--no-styles"], ["--views", "1"], ["--micro-batch", "4"], ["--share-codes"],
-                ["--beta", "0"], ["--precision", "bf16"], ["--cfg", "full"]], ids=" ".join
+    "options",
+    [
+        "--codes none", "--no-styles", "--views 1", "--micro-batch 4", "--share-codes", "--beta 0",
+        "--precision bf16", *(f"--cfg {name} --resolution 16 --no-labels" for name in sorted(PRESETS)),
+    ],
 )  # fmt: skip
 def test_every_member_of_the_family_can_be_planned(images, options):
-    result = invoke("--data", images, *TINY, "--dry-run", *options)
+    result = invoke("--data", images, *TINY, "--dry-run", *options.split())
     assert result.exit_code == 0, result.output
     assert phases(result.stdout)
 
@@ -292,7 +505,7 @@ def test_a_misspelt_data_set_is_refused_with_a_guess():
 
 
 @pytest.mark.parametrize(("name", "site"), [("eyepacs", "kaggle.com"), ("celeba", "mmlab.ie.cuhk.edu.hk")])
-def test_a_data_set_that_is_not_here_says_where_it_was_looked_for_whence_it_comes_and_the_commands(name, site):
+def test_data_that_are_not_here_are_told_where_they_were_looked_for_and_how_to_get_them(name, site):
     message = fails("--data", name, *TINY)
     assert site in message
     assert "looked for" in message
@@ -384,8 +597,8 @@ def test_an_impossible_option_is_refused_in_one_line_before_anything_is_written(
 
 @pytest.mark.parametrize(
     "options",
-    [["--batch", "8:x"], ["--batch", "many"], ["--lr", "8:0.1,16"], ["--kimg", "x"], ["--snap", "0"], ["--nope"],
-     ["--cfg", "huge"], ["--uniform", "laplace"], ["--precision", "fp8"], ["--max-bad", "2"]],
+    [["--batch", "8:x"], ["--batch", "many"], ["--lr", "8:0.1,16"], ["--kimg", "x"], ["--snap", "0"],
+     ["--nope"], ["--cfg", "huge"], ["--uniform", "laplace"], ["--precision", "fp8"], ["--max-bad", "2"]],
     ids=" ".join,
 )  # fmt: skip
 def test_a_value_of_the_wrong_kind_is_refused_by_its_options_name(images, options):
@@ -430,7 +643,7 @@ def test_an_outdir_that_may_not_be_written_is_refused_with_its_path(images):
     assert "locked" in one_line("--data", images, *TINY, "--outdir", "locked")
 
 
-def test_a_full_disk_is_named_with_what_was_needed_and_the_run_goes_on_once_there_is_room(images, monkeypatch):
+def test_a_full_disk_is_named_and_the_run_goes_on_once_there_is_room(images, monkeypatch):
     real = os.fsync
 
     def full(descriptor):
@@ -441,7 +654,7 @@ def test_a_full_disk_is_named_with_what_was_needed_and_the_run_goes_on_once_ther
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         message = one_line("--data", images, *TINY)
-    assert re.search(r"disk full while writing .*checkpoint-0000000008\.pt: needed [\d,]+ bytes, free", message)
+    assert re.search(r"disk full while writing .*checkpoint-0000000008\.pt: needed [\d,]+ bytes", message)
     assert not list(Path("runs").rglob("*.part"))
     assert not list(Path("runs").rglob("checkpoint-*.pt"))
     result = invoke("--data", images, *TINY)

@@ -38,7 +38,8 @@ def tensor(values):
 def test_a_categorical_posterior_is_the_softmax_of_its_logits(logits):
     q = CategoricalPosterior(tensor([logits] * len(logits)))
     expected = scipy.special.log_softmax(logits)
-    np.testing.assert_allclose(q.log_prob(torch.arange(len(logits)).double()), expected, rtol=1e-12, atol=1e-12)
+    values = torch.arange(len(logits)).double()
+    np.testing.assert_allclose(q.log_prob(values), expected, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(q.mean[0], np.exp(expected), rtol=1e-12)
 
 

@@ -14,6 +14,7 @@ from infostylegan.networks.layers import Blur
 
 CODES = "cat:3,bern:1,unif:2"
 SMALL = {"fmap_base": 64, "fmap_max": 12}
+SQRT2 = math.sqrt(2)
 
 
 def in_float64(network):
@@ -32,7 +33,7 @@ def in_float64(network):
 # ---- the second implementation -------------------------------------------------------------------------
 
 
-def conv(x, weight, gain=math.sqrt(2)):
+def conv(x, weight, gain=SQRT2):
     """Zero-padded correlation with a square kernel, equalised."""
     k = weight.shape[2]
     padded = np.pad(x, [(0, 0), (0, 0), (k // 2, k // 2), (k // 2, k // 2)])
@@ -40,7 +41,7 @@ def conv(x, weight, gain=math.sqrt(2)):
     return np.einsum("nchwij,ocij->nohw", windows, weight * gain / math.sqrt(weight[0].size))
 
 
-def dense(x, weight, bias, gain=math.sqrt(2), multiplier=1.0):
+def dense(x, weight, bias, gain=SQRT2, multiplier=1.0):
     return x @ weight.T * (gain / math.sqrt(weight.shape[1]) * multiplier) + bias * multiplier
 
 

@@ -160,9 +160,7 @@ def test_a_fade_starts_at_the_judgement_of_the_box_downsampled_image(resolution)
     D = build()
     x = images(8, resolution)
     torch.testing.assert_close(D(x, fade=0.0).score, D(box_downsample(x)).score, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(
-        q_output(D, x, fade=0.0), q_output(D, box_downsample(x)), rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(q_output(D, x, fade=0.0), q_output(D, box_downsample(x)), rtol=1e-4, atol=1e-5)
 
 
 def test_a_fade_mixes_features_linearly():

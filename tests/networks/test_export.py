@@ -230,7 +230,8 @@ def test_a_file_cannot_change_the_program_that_reads_it(snapshot, tmp_path, unha
     """The opcode BUILD sets attributes of whatever stands on the stack, functions too."""
     pairs = pickle.dumps({name: value}, 2)[2:-1]
     for state in (b"N" + pairs + b"\x86", pairs):
-        evil = write(tmp_path / "evil.pkl", b"\x80\x04cinfostylegan.export\nrebuild_network\n" + state + b"b.")
+        ask = b"\x80\x04cinfostylegan.export\nrebuild_network\n"
+        evil = write(tmp_path / "evil.pkl", ask + state + b"b.")
         with pytest.raises(SnapshotError):
             load_snapshot(evil)
         assert getattr(rebuild_network, name, None) == unharmed.get(name)
@@ -244,10 +245,7 @@ def test_a_file_cannot_set_attributes_of_a_network_that_it_holds(tmp_path, netwo
 
     function, arguments = rebuilt(networks[0]).call
     path = write(tmp_path / "evil.pkl", {"G_ema": Patched(function, *arguments)})
-    try:
-        assert load_generator(path).noise_dim == networks[0].noise_dim
-    except SnapshotError as error:
-        assert str(path) in str(error)
+    refused(path)
 
 
 # ---- damaged and foreign files -------------------------------------------------------------------------
@@ -301,7 +299,7 @@ def test_weights_and_configuration_that_do_not_fit_are_refused(tmp_path, network
     wrong = {
         "missing": rebuilt(G, lambda state: dict(list(state.items())[1:])),
         "surplus": rebuilt(G, lambda state: {**state, "more": torch.zeros(1)}),
-        "shape": rebuilt(G, lambda state: {k: v[..., :1].contiguous() if v.ndim else v for k, v in state.items()}),
+        "shape": rebuilt(G, lambda state: {k: v[..., :1].clone() if v.ndim else v for k, v in state.items()}),
         "resolution": rebuilt(G, resolution=16),
         "impossible": rebuilt(G, resolution=17),
         "unknown": rebuilt(G, colour="red"),
@@ -313,18 +311,22 @@ def test_weights_and_configuration_that_do_not_fit_are_refused(tmp_path, network
         assert refused(write(tmp_path / f"{what}.pkl", {"G_ema": content}))
 
 
-def test_a_flipped_byte_never_crashes_the_reader(snapshot, networks):
+def test_a_flipped_byte_never_crashes_the_reader(snapshot):
     """Weights carry no digest, so a flipped byte may pass as another weight; anything else is refused."""
-    whole = snapshot.read_bytes()
+    whole, refusals = snapshot.read_bytes(), []
     places = np.random.default_rng(0).integers(0, len(whole), 60)
     for place in [*range(40), *places]:
         damaged = bytearray(whole)
         damaged[place] ^= 0x55
         snapshot.write_bytes(damaged)
         try:
-            assert isinstance(load_generator(snapshot), Generator)
+            loaded = load_generator(snapshot)
         except SnapshotError as error:
-            assert str(snapshot) in str(error)
+            refusals.append(str(error))
+        else:
+            assert isinstance(loaded, Generator)
+    assert len(refusals) > 20
+    assert all(str(snapshot) in message for message in refusals)
 
 
 def test_reading_touches_neither_the_shell_nor_the_import_system(snapshot, monkeypatch):

@@ -22,7 +22,7 @@ def latents(G, n=4, seed=0):
 
 
 def awaken(G):
-    """Give every parameter that starts at a constant something random, so that nothing is hidden by a zero."""
+    """Give every parameter something random, so that nothing is hidden by a zero."""
     torch.manual_seed(9)
     with torch.no_grad():
         for parameter in G.parameters():
@@ -280,7 +280,8 @@ def test_at_psi_0_the_first_eight_layers_read_the_mean_of_w_so_that_small_images
     images = G(*latents(G, 5), psi=0.0, noise="const")
     torch.testing.assert_close(images, images[:1].expand_as(images), rtol=1e-4, atol=1e-5)
     ws = G.mapping.w_avg.expand(1, 6, 16)
-    torch.testing.assert_close(images[:1], G.synthesis(ws, resolution=16, noise="const"), rtol=1e-4, atol=1e-5)
+    expected = G.synthesis(ws, resolution=16, noise="const")
+    torch.testing.assert_close(images[:1], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_layers_from_the_ninth_on_are_not_truncated():

@@ -1,5 +1,6 @@
 """Facts about growth: the paper's schedule in numbers, fades, the R1 law, the moving average."""
 
+import itertools
 import math
 
 import pytest
@@ -34,7 +35,8 @@ def test_the_papers_eyepacs_run_grows_from_8_to_512_in_13_phases_and_20_million_
     for i, resolution in enumerate((16, 32, 64, 128, 256, 512)):
         start = 600_000 + i * 1_200_000
         stable_end = 20_000_000 if resolution == 512 else start + 1_200_000
-        expected += [(resolution, True, start, start + 600_000), (resolution, False, start + 600_000, stable_end)]
+        expected += [(resolution, True, start, start + 600_000)]
+        expected += [(resolution, False, start + 600_000, stable_end)]
     assert [(p.resolution, p.fading, p.start, p.end) for p in phases] == expected
     assert [p.index for p in phases] == list(range(13))
     batch = {8: 1024, 16: 512, 32: 512, 64: 256, 128: 128, 256: 64, 512: 32}
@@ -108,7 +110,7 @@ def test_phases_cover_the_whole_run_without_gaps_in_growing_order(start, final, 
     images = round(total * 1000)
     assert phases[0].start == 0
     assert phases[-1].end == images
-    assert all(a.end == b.start for a, b in zip(phases, phases[1:]))
+    assert all(a.end == b.start for a, b in itertools.pairwise(phases))
     assert all(p.start < p.end for p in phases)
     assert [p.index for p in phases] == list(range(len(phases)))
     order = [(p.resolution, not p.fading) for p in phases]

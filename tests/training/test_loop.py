@@ -91,7 +91,7 @@ def same_run(folder, reference):
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick():
-    """The two slow parts of a run, made quick: what is measured at its end, and the plot (a PNG of its own)."""
+    """The two slow parts of a run, made quick: the measurement at its end, and the plot (another PNG)."""
     measure = observer.measure_information
 
     def plot(records, ceilings, path):
@@ -333,7 +333,13 @@ def test_dying_while_a_checkpoint_is_written_falls_back_to_the_one_before(refere
 
 def test_dying_before_the_first_checkpoint_starts_anew(reference, tmp_path, monkeypatch):
     folder, original = tmp_path / "run", loop.run_step
-    monkeypatch.setattr(loop, "run_step", lambda s, *a: (_ for _ in ()).throw(Killed) if s.step > 5 else original(s, *a))
+
+    def dying(state, *args):
+        if state.step > 5:
+            raise Killed
+        return original(state, *args)
+
+    monkeypatch.setattr(loop, "run_step", dying)
     with pytest.raises(Killed):
         run(folder)
     assert checkpoints(folder) == []
@@ -384,7 +390,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     same_run(folder, reference)
 
 
-def test_where_every_checkpoint_is_damaged_the_run_starts_anew_and_says_so(reference, tmp_path, stop_after, capsys):
+def test_where_every_checkpoint_is_damaged_the_run_starts_anew(reference, tmp_path, stop_after, capsys):
     folder = tmp_path / "run"
     stop_after(20)
     run(folder)

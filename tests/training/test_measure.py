@@ -57,7 +57,8 @@ def test_spread_is_the_root_mean_variance_over_that_of_the_reals():
     fakes = (z * 0.3 + by_codes(c)).double().numpy().reshape(8, 5, 48)
     reference = math.sqrt(real.double().numpy().reshape(50, 48).var(axis=0).mean())
     assert found.within == pytest.approx(math.sqrt(fakes.var(axis=1, ddof=1).mean()) / reference, rel=1e-5)
-    assert found.overall == pytest.approx(math.sqrt(fakes.reshape(40, 48).var(axis=0).mean()) / reference, rel=1e-5)
+    overall = math.sqrt(fakes.reshape(40, 48).var(axis=0).mean())
+    assert found.overall == pytest.approx(overall / reference, rel=1e-5)
     assert (c.view(8, 5, -1) == c.view(8, 5, -1)[:, :1]).all()
     assert len(np.unique(z.numpy(), axis=0)) == 40
 

@@ -30,10 +30,14 @@ def test_each_named_data_set_starts_from_its_preset_and_any_other_from_small():
     assert preset_for("my pictures") == "small"
 
 
-TABLES = st.one_of(st.floats(1, 99), st.dictionaries(st.sampled_from([8, 16, 32]), st.floats(1, 99), min_size=1))
+def tables(number):
+    return st.one_of(number, st.dictionaries(st.sampled_from([8, 16, 32]), number, min_size=1))
 
 
-@given(TABLES, TABLES, TABLES, st.booleans(), st.one_of(st.none(), st.floats(0, 5)))
+@given(
+    tables(st.floats(1, 99)), tables(st.integers(1, 99)), tables(st.floats(1e-5, 1)), st.booleans(),
+    st.one_of(st.none(), st.floats(0, 5)),
+)  # fmt: skip
 def test_options_survive_their_file_with_tables_and_all(stable, batch, lr, styles, beta_uniform):
     written = options(stable_kimg=stable, batch=batch, lr=lr, styles=styles, beta_uniform=beta_uniform)
     read = TrainingOptions.from_json(written.to_json())

@@ -93,8 +93,12 @@ def without_noise(G):
             epilogue.noise_strength.data.zero_()
 
 
-def norms(found, part):
-    return {name: float(g.norm()) for name, g in found.items() if part in name}
+def part(found, name):
+    return {key: g for key, g in found.items() if name in key}
+
+
+def norms(found, name):
+    return {key: float(g.norm()) for key, g in part(found, name).items()}
 
 
 # ---- who learns from what: D's half --------------------------------------------------------------------
@@ -122,9 +126,8 @@ def test_what_q_learns_does_not_depend_on_r1_and_the_score_head_learns_nothing_f
     with_r1, _ = d_step(G, D, r1_weight=10.0)
     without, _ = d_step(G, D, r1_weight=0.0)
     adversarial, _ = d_step(G, D, settings=LossSettings(beta=0.0), r1_weight=0.0)
-    same({k: v for k, v in with_r1.items() if "q_head" in k}, {k: v for k, v in without.items() if "q_head" in k})
-    heads = {k: v for k, v in without.items() if "score_head" in k}
-    same(heads, {k: v for k, v in adversarial.items() if "score_head" in k})
+    same(part(with_r1, "q_head"), part(without, "q_head"))
+    same(part(without, "score_head"), part(adversarial, "score_head"))
     trunk = "trunk.blocks.8.conv1.weight"
     assert (with_r1[trunk] - without[trunk]).norm() > 1e-4
     assert (without[trunk] - adversarial[trunk]).norm() > 1e-4
@@ -161,7 +164,7 @@ def test_reals_never_teach_q():
     G, D = networks()
     one, _ = d_step(G, D, real=reals(seed=0))
     two, _ = d_step(G, D, real=reals(seed=5))
-    same(*({k: v for k, v in g.items() if "q_head" in k} for g in (one, two)))
+    same(part(one, "q_head"), part(two, "q_head"))
     assert not torch.allclose(one["score_head.out.weight"], two["score_head.out.weight"])
 
 
@@ -369,7 +372,8 @@ def test_the_mean_of_w_moves_once_a_step_towards_the_mean_of_the_whole_batch_wha
 def state(codes=CODES, **options):
     values = {
         "data": "x", "data_digest": "", "resolution": 16, "codes": codes, "latent_dim": 16, "kimg": 0.4,
-        "stable_kimg": 0.1, "fade_kimg": 0.1, "batch": 8, "lr": {8: 0.002, 16: 0.004}, "mapping_layers": 2, **TINY,
+        "stable_kimg": 0.1, "fade_kimg": 0.1, "batch": 8, "lr": {8: 0.002, 16: 0.004}, "mapping_layers": 2,
+        **TINY,
     }  # fmt: skip
     options = TrainingOptions(**{**values, **options})
     return TrainingState.start(options, torch.device("cpu")), options
@@ -407,7 +411,8 @@ def test_a_step_moves_both_networks_and_gs_half_leaves_ds_gradients_as_they_were
     stats = full_step(s)
     same(seen[0][0], seen[1][0], rtol=0, atol=0)
     same(seen[0][1], seen[1][1], rtol=0, atol=0)
-    assert {"q_head.out.weight", "score_head.out.weight", "trunk.blocks.8.conv0.weight"} <= moved(before_d, s.D)
+    heads = {"q_head.out.weight", "score_head.out.weight"}
+    assert heads | {"trunk.blocks.8.conv0.weight"} <= moved(before_d, s.D)
     assert {"synthesis.blocks.4.constant", "mapping.layers.0.weight"} <= moved(before_g, s.G)
     assert not any("16" in name.split(".") for name in moved(before_d, s.D) | moved(before_g, s.G))
     assert (stats.images, stats.skipped) == (8, 0)
@@ -478,13 +483,12 @@ def test_faded_reals_move_towards_their_own_box_downsampled_copies(fade, seed):
 def test_the_step_fades_the_reals_that_d_sees(monkeypatch):
     s, _ = state()
     seen = []
-    monkeypatch.setattr(
-        module, "discriminator_step", lambda G, D, real, *rest: seen.append(real) or None
-    )
+    monkeypatch.setattr(module, "discriminator_step", lambda G, D, real, *rest: seen.append(real) or None)
     monkeypatch.setattr(module, "apply_gradients", lambda *args: True)
     real = reals()
     torch.manual_seed(0)
-    train_step(s.G, s.D, s.G_ema, s.g_optimizer, s.d_optimizer, real, None, PHASE, 0.25, 0, 0.5, LossSettings())
+    optimizers = s.g_optimizer, s.d_optimizer
+    train_step(s.G, s.D, s.G_ema, *optimizers, real, None, PHASE, 0.25, 0, 0.5, LossSettings())
     torch.testing.assert_close(seen[0], fade_reals(real, 0.25))
     assert (int(s.G.grown_resolution), float(s.G.grown_fade)) == (8, 0.25)
     assert (int(s.G_ema.grown_resolution), float(s.G_ema.grown_fade)) == (8, 0.25)
@@ -583,7 +587,8 @@ def test_entering_a_phase_resets_both_optimisers_to_its_learning_rate_and_stayin
         for optimizer, network in ((s.g_optimizer, s.G), (s.d_optimizer, s.D)):
             assert not optimizer.state
             assert optimizer.param_groups[0]["lr"] == 0.004
-            assert {id(p) for p in optimizer.param_groups[0]["params"]} == {id(p) for p in network.parameters()}
+            held = {id(p) for p in optimizer.param_groups[0]["params"]}
+            assert held == {id(p) for p in network.parameters()}
         full_step(s, phase=phases[0])
         assert s.phase == phase.index
 

@@ -88,11 +88,9 @@ def test_an_affine_view_is_scipys_resampling_by_some_matrix_within_the_stated_ra
     images = blobs(1, size)
     y, x = np.mgrid[:size, :size]
     spots = [(31.5, 31.5), (31.5, 41.5), (41.5, 31.5)]  # y, x
-    probe = torch.tensor(
-        np.stack([np.exp(-((y - a) ** 2 + (x - b) ** 2) / 18) - 1 for a, b in spots])[None], dtype=torch.float32
-    )
+    probe = np.stack([np.exp(-((y - a) ** 2 + (x - b) ** 2) / 18) - 1 for a, b in spots])[None]
     torch.manual_seed(seed)
-    seen = random_affine(torch.cat([probe, images], dim=1))[0].numpy() + 1
+    seen = random_affine(torch.cat([torch.tensor(probe).float(), images], dim=1))[0].numpy() + 1
     mass = seen[:3].sum((1, 2))
     centres = np.stack([(seen[:3] * y).sum((1, 2)) / mass, (seen[:3] * x).sum((1, 2)) / mass], axis=1)
     forward = np.stack([(centres[1] - centres[0]) / 10, (centres[2] - centres[0]) / 10], axis=1)[:, ::-1]
