@@ -82,6 +82,11 @@ class Failure(click.ClickException):
 )
 @click.option("--beta", type=float, help="Weight of the mutual information (Eq. 4); 0 is a plain StyleGAN.")
 @click.option("--beta-uniform", type=float, help="The same for uniform codes alone.  [default: --beta]")
+@click.option("--beta-real", type=float, help="Weight of the information that Q reads from real images.")
+@click.option(
+    "--beta-start", type=float, help="Beta at the first image, rising to --beta at --beta-ramp-kimg."
+)
+@click.option("--beta-ramp-kimg", type=float, help="Length of that rise.")
 @click.option("--codes", help="The codes, as in cat:3,bern:7,unif:10; `none` for none.")
 @click.option(
     "--uniform",

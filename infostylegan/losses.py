@@ -44,3 +44,19 @@ def information_weights(spec: CodeSpec, beta: float, beta_uniform: float | None 
     unless uniform codes are given their own."""
     uniform = beta if beta_uniform is None else beta_uniform
     return torch.tensor([uniform if code.kind == "unif" else beta for code in spec], dtype=torch.float32)
+
+
+def aggregate_information(spec: CodeSpec, posterior: Sequence[Posterior]) -> Tensor:
+    """H(mean of Q) - mean of H(Q), in nats, for each discrete code over a batch; 0 for uniform codes. [codes]
+
+    On real images it is the information that Q reads from them (compare section 4.3: I(V; C) through Q). It
+    is high where Q is sure of each image and uses all values of the code equally.
+    """
+    values = []
+    for code, q in zip(spec, posterior):
+        if code.kind == "unif":
+            values.append(q.mean.new_zeros(()))
+            continue
+        p = q.mean if q.mean.ndim == 2 else torch.stack([q.mean, 1.0 - q.mean], dim=1)
+        values.append(torch.special.entr(p.mean(dim=0)).sum() - torch.special.entr(p).sum(dim=1).mean())
+    return torch.stack(values)

@@ -149,7 +149,7 @@ def run_step(
     decay = ema_decay(phase.batch, options.ema_kimg * 1000, state.images, options.ema_rampup)
     stats = train_step(
         state.G, state.D, state.G_ema, state.g_optimizer, state.d_optimizer, real.to(device), label, phase,
-        phase.fade_at(state.images), state.step, decay, options.losses(),
+        phase.fade_at(state.images), state.step, decay, options.losses(state.images),
     )  # fmt: skip
     state.images += phase.batch
     state.step += 1

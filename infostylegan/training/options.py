@@ -40,6 +40,9 @@ class TrainingOptions:
     sigma_min: float = 0.2
     beta: float = 1.0
     beta_uniform: float | None = None
+    beta_real: float = 0.0
+    beta_start: float | None = None  # beta at the first image, rising linearly to beta at beta_ramp_kimg
+    beta_ramp_kimg: float = 0.0
     share_codes: bool = False
     margin: float = 0.0
     views: float = 0.0
@@ -89,7 +92,17 @@ class TrainingOptions:
         choice("--r1-reference", self.r1_reference, R1_REFERENCES)
         choice("--precision", self.precision, PRECISIONS)
         choice("--code-input", self.code_input, ("standard", "plain"))
-        for name in ("beta", "beta_uniform", "gamma", "views", "margin", "seed"):
+        for name in (
+            "beta",
+            "beta_uniform",
+            "beta_real",
+            "beta_start",
+            "beta_ramp_kimg",
+            "gamma",
+            "views",
+            "margin",
+            "seed",
+        ):
             value = getattr(self, name)
             demand(value is None or value >= 0, f"--{name.replace('_', '-')} {value}: must not be negative")
         for name in (
@@ -124,7 +137,7 @@ class TrainingOptions:
     @property
     def informed(self) -> bool:
         """Whether the information of some code is in the loss at all; if not, Q has learned nothing."""
-        return bool(self.losses().weights(self.spec()).any())
+        return bool(self.losses(round(self.kimg * 1000)).weights(self.spec()).any())
 
     def spec(self) -> CodeSpec:
         try:
@@ -148,10 +161,18 @@ class TrainingOptions:
             r1_reference=self.r1_reference,
         )
 
-    def losses(self) -> LossSettings:
+    def beta_at(self, images: int) -> float:
+        """Weight of the information after so many images."""
+        if self.beta_start is None or images >= self.beta_ramp_kimg * 1000:
+            return self.beta
+        return self.beta_start + (self.beta - self.beta_start) * images / (self.beta_ramp_kimg * 1000)
+
+    def losses(self, images: int = 0) -> LossSettings:
+        """The loss of a step that starts after so many images."""
         return LossSettings(
-            beta=self.beta,
-            beta_uniform=self.beta_uniform,
+            beta=self.beta_at(images),
+            beta_uniform=self.beta if self.beta_uniform is None else self.beta_uniform,
+            beta_real=self.beta_real,
             share_codes=self.share_codes,
             margin=self.margin,
             views=self.views,

@@ -16,6 +16,7 @@ from dnnlib import distributed
 from infostylegan.codes import CodeSpec
 from infostylegan.growth import Phase
 from infostylegan.losses import (
+    aggregate_information,
     discriminator_logistic,
     generator_logistic,
     information,
@@ -33,6 +34,7 @@ class LossSettings:
 
     beta: float = 1.0
     beta_uniform: float | None = None
+    beta_real: float = 0.0  # weight of the information that Q reads from real images (discrete codes)
     share_codes: bool = False  # discrete codes in common within each minibatch-stddev group of fakes
     margin: float = 0.0  # nats below its ceiling from which a discrete code's information earns G no more
     views: float = 0.0  # strength of the random views that the discrete codes are read through; 0: none
@@ -126,6 +128,9 @@ def discriminator_step(
         loss = discriminator_logistic(judged_real.score, judged_fake.score)
         if weights.any():
             loss = loss - read_information(D, fake, judged_fake, c[part], fade, settings.views) @ weights
+        if settings.beta_real > 0.0:
+            # Averages over the micro-batch: Q is to use every value of a code on the reals, too.
+            loss = loss - settings.beta_real * aggregate_information(D.codes, judged_real.posterior).sum()
         if r1_weight > 0.0:
             penalty = r1_penalty(judged_real.score, x)
             loss = loss + 0.5 * r1_weight * penalty

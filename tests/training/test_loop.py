@@ -10,8 +10,9 @@ from PIL import Image
 
 from dnnlib.files import read_digested, read_jsonl
 from dnnlib.log import RunLog
-from infostylegan.data import ArrayDataset
+from infostylegan.data import ArrayDataset, BatchStream
 from infostylegan.export import load_snapshot
+from infostylegan.growth import ema_decay
 from infostylegan.training import loop, observer, report
 from infostylegan.training import step as step_module
 from infostylegan.training.loop import RunSettings, TrainingError, train
@@ -230,6 +231,29 @@ def test_a_checkpoint_is_written_at_least_every_snap_ticks(tmp_path, monkeypatch
     run(tmp_path / "run", make_options(kimg=0.32, batch=16, resolution=8), tick=0.012, snap=5)
     gaps = np.diff([0, *written])
     assert max(gaps) <= 5 * 12 + 16  # snap × tick images, and the step that crosses it
+
+
+def test_every_step_is_handed_the_images_that_follow_and_what_belongs_to_its_place(tmp_path, monkeypatch):
+    options, original, seen = make_options(batch={8: 8, 16: 4}, ema_rampup=0.5), loop.train_step, []
+
+    def watched(*args):
+        seen.append(args)
+        return original(*args)
+
+    monkeypatch.setattr(loop, "train_step", watched)
+    run(tmp_path / "run", options)
+    stream, images = BatchStream(dataset(), options.seed), 0
+    for number, (*_, real, label, phase, fade, step, decay, losses) in enumerate(seen):
+        assert label is None
+        assert phase == options.growth().phase_at(images)
+        expected, _ = stream.batch(images, phase.batch, phase.resolution)
+        assert torch.equal(real, expected)
+        assert (step, fade) == (number, phase.fade_at(images))
+        assert decay == ema_decay(phase.batch, 100, images, 0.5)
+        assert losses == options.losses()
+        images += phase.batch
+    assert [args[-5].resolution for args in seen] == [8] * 6 + [16] * 36
+    assert images == 192
 
 
 def test_a_hook_is_called_at_every_snapshot_with_the_file_just_written(tmp_path):
