@@ -122,6 +122,7 @@ class Failure(click.ClickException):
 @click.option("--fade-kimg", callback=table, help="Length of a fade: a number or RES:NUMBER,…")
 @click.option("--batch", callback=table, help="Images a step: a number or RES:NUMBER,…")
 @click.option("--lr", callback=table, help="Adam's rate: a number or RES:NUMBER,…")
+@click.option("--lr-decay-kimg", type=float, help="Length of the rate's fall to 0 at the end of the run.")
 @click.option("--micro-batch", type=int, help="Images of one backward pass, for machines with little memory.")
 @click.option("--ema-kimg", type=float, help="Half-life of G's moving average.")
 # Networks
@@ -205,9 +206,9 @@ def describe_data(dataset: Dataset) -> str:
     return f"{dataset.name}, {len(dataset)} images at {dataset.resolution}²"
 
 
-def closing_words(folder: Path, options: TrainingOptions, information: dict[str, float]) -> str:
+def closing_words(folder: Path, options: TrainingOptions, information: dict[str, dict[str, float]]) -> str:
     lines = []
-    if information:
+    if information["G_ema"]:
         lines = ["", "Information of each code, on fresh samples:",
                  information_table(information, options.spec().ceilings(), {}), ""]  # fmt: skip
         lines.append(f"What each code does: {folder}/traverse-<code>.png")

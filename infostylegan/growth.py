@@ -59,6 +59,14 @@ class Growth:
     lr: Mapping[int, float]
     gamma: float
     r1_reference: str = "final"
+    lr_decay_kimg: float = 0.0
+
+    def lr_factor(self, images: int) -> float:
+        """Factor on the learning rate: falls linearly from 1 to 0 over the last lr_decay_kimg of the run, so
+        that G comes to rest where its moving average is."""
+        if self.lr_decay_kimg <= 0:
+            return 1.0
+        return min(1.0, max(0.0, self.total_kimg * 1000 - images) / (self.lr_decay_kimg * 1000))
 
     def effective_gamma(self, resolution: int) -> float:
         """gamma · 4^-lod (final) or gamma (native)."""

@@ -35,6 +35,7 @@ SMALL: dict[str, Any] = {
     "fade_kimg": {16: 15.0, 32: 20.0},
     "batch": {8: 64, 16: 32, 32: 16},
     "lr": 0.002,
+    "lr_decay_kimg": 40.0,
     "kimg": 260.0,
     "ema_rampup": 0.1,
     "precision": "bf16",
@@ -45,7 +46,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper-eyepacs": {**PAPER, "resolution": 512, "kimg": 20_000.0, "labels": True},
     "full": {**PAPER, "uniform": "truncnormal", "code_input": "standard", "kimg": 25_000.0},
     "small": SMALL,
-    "fundus": {**SMALL, "resolution": 32, "kimg": 150.0},
+    "fundus": {
+        **SMALL,
+        "resolution": 32,
+        "fmap_base": 256,
+        "batch": {8: 64, 16: 32, 32: 32},
+        "kimg": 200.0,
+    },
     "mnist": {
         **SMALL,
         "codes": "cat:10,unif:2",

@@ -59,7 +59,7 @@ class Snapshot:
 class RunResult:
     finished: bool
     images: int
-    information: dict[str, float]
+    information: dict[str, dict[str, float]]  # nats of each code, of G_ema and of G
     snapshot: Path | None
 
 
@@ -130,7 +130,7 @@ def train(
             if stop:
                 break
     finished = state.images >= total
-    nats: dict[str, float] = {}
+    nats: dict[str, dict[str, float]] = {}
     if finished and reporter is not None:
         nats = observer.finish(state)
     if reporter is not None:
@@ -146,6 +146,7 @@ def run_step(
     share = phase.batch // distributed.world_size()
     real, label = stream.batch(state.images, share, phase.resolution)
     label = label.to(device) if label is not None and options.label_count else None
+    state.set_lr(phase.lr * options.growth().lr_factor(state.images))
     decay = ema_decay(phase.batch, options.ema_kimg * 1000, state.images, options.ema_rampup)
     stats = train_step(
         state.G, state.D, state.G_ema, state.g_optimizer, state.d_optimizer, real.to(device), label, phase,

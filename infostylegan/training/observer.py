@@ -135,18 +135,25 @@ class Observer:
             },
         }
 
-    def finish(self, state: TrainingState) -> dict[str, float]:
-        """Traversals of every code, and the information measured on fresh samples of G_ema."""
+    def finish(self, state: TrainingState) -> dict[str, dict[str, float]]:
+        """Draw each code's traversals, and measure its information on fresh samples of G_ema and of G."""
         assert self.reporter is not None
         small = self.options.resolution <= SMALL
         if len(self.options.spec()):
             save_traversals(state.G_ema, self.reporter.folder, samples=8 if small else 4)
         if not self.options.informed:
-            return {}
-        return measure_information(
-            state.G_ema, state.D, samples=2048 if small else 128, batch=64 if small else 8,
-            seed=self.options.seed, device=self.device,
-        )  # fmt: skip
+            return {"G_ema": {}, "G": {}}
+        return {
+            name: measure_information(
+                G,
+                state.D,
+                samples=2048 if small else 128,
+                batch=64 if small else 8,
+                seed=self.options.seed,
+                device=self.device,
+            )
+            for name, G in (("G_ema", state.G_ema), ("G", state.G))
+        }
 
 
 def reduce_stats(stats: StepStats, device: torch.device) -> StepStats:

@@ -65,6 +65,7 @@ class TrainingOptions:
     fade_kimg: Table = 600.0
     batch: Table = 32
     lr: Table = 0.001
+    lr_decay_kimg: float = 0.0
     micro_batch: int | None = None
     ema_kimg: float = 10.0
     ema_rampup: float | None = None
@@ -98,6 +99,7 @@ class TrainingOptions:
             "beta_real",
             "beta_start",
             "beta_ramp_kimg",
+            "lr_decay_kimg",
             "gamma",
             "views",
             "margin",
@@ -159,6 +161,7 @@ class TrainingOptions:
             lr=table(self.lr),
             gamma=self.gamma,
             r1_reference=self.r1_reference,
+            lr_decay_kimg=self.lr_decay_kimg,
         )
 
     def beta_at(self, images: int) -> float:

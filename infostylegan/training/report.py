@@ -103,12 +103,15 @@ def status_line(record: dict[str, Any], ceilings: dict[str, float]) -> str:
     return "  ".join(parts)
 
 
-def information_table(nats: dict[str, float], ceilings: dict[str, float], names: dict[str, str]) -> str:
-    """The closing table: each code, its information, its ceiling."""
-    lines = [f"{'code':<20}{'nats':>8}{'ceiling':>9}{'share':>7}"]
-    for code, value in nats.items():
+def information_table(
+    information: dict[str, dict[str, float]], ceilings: dict[str, float], names: dict[str, str]
+) -> str:
+    """The closing table: each code, its information (of the averaged generator, and of the one it is the
+    average of), its ceiling and the share of it that the averaged generator reaches."""
+    lines = [f"{'code':<20}{'nats':>8}{'ceiling':>9}{'share':>7}{'without averaging':>20}"]
+    for code, value in information["G_ema"].items():
         ceiling = ceilings[code]
         share = f"{value / ceiling:7.0%}" if ceiling > 0 else f"{'–':>7}"
         label = f"{code} ({names[code]})" if code in names else code
-        lines.append(f"{label:<20}{value:8.3f}{ceiling:9.3f}{share}")
+        lines.append(f"{label:<20}{value:8.3f}{ceiling:9.3f}{share}{information['G'][code]:20.3f}")
     return "\n".join(lines)

@@ -52,6 +52,11 @@ class TrainingState:
             self.g_optimizer, self.d_optimizer = make_optimizer(self.G, phase), make_optimizer(self.D, phase)
             self.phase = phase.index
 
+    def set_lr(self, lr: float) -> None:
+        for optimizer in (self.g_optimizer, self.d_optimizer):
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+
     def modules(self) -> dict[str, Any]:
         return {
             "G": self.G,
