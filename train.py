@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import torch
 from click.core import ParameterSource
 
 from dnnlib import distributed
-from dnnlib.files import append_jsonl, atomic_write
+from dnnlib.files import DamagedFile, append_jsonl, atomic_write
+from dnnlib.lock import Taken, exclusive
 from dnnlib.log import RunLog
 from dnnlib.memory import tune_malloc
 from dnnlib.runs import list_runs, next_run_dir
@@ -132,7 +134,9 @@ class Failure(click.ClickException):
 @click.option("--mapping-layers", type=int, help="Depth of the mapping network.")
 @click.option("--mapping-lr", type=float, help="Learning rate multiplier of the mapping network.")
 @click.option(
-    "--precision", type=click.Choice(["fp32", "bf16"]), help="Type in which convolutions are computed."
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16"]),
+    help="Type in which convolutions are computed; auto: bf16 where the machine has instructions for it.",
 )
 # Running
 @click.option(
@@ -142,7 +146,11 @@ class Failure(click.ClickException):
     help="Where run folders are made.",
 )
 @click.option("--seed", type=int, default=0, help="Seed of everything random.")
-@click.option("--tick", type=float, help="Thousands of images between status lines.  [default: kimg / 40]")
+@click.option(
+    "--tick",
+    type=click.FloatRange(0, min_open=True),
+    help="Thousands of images between status lines.  [default: kimg / 40]",
+)
 @click.option("--snap", type=click.IntRange(1), default=5, help="Ticks between snapshots.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
 @click.option("--device", help="cpu or cuda.  [default: cuda if present]")
@@ -163,9 +171,9 @@ def main(ctx: click.Context, **args: Any) -> None:
     distributed.init()
     try:
         run(args, {name for name in args if ctx.get_parameter_source(name) != ParameterSource.DEFAULT})
-    except (DataError, OptionError, TrainingError) as error:
-        raise Failure(str(error)) from None
-    except OSError as error:
+    except Taken as error:
+        raise Failure(f"{error}; this run is being trained already (--new starts another)") from None
+    except (DataError, OptionError, TrainingError, DamagedFile, OSError) as error:
         raise Failure(str(error)) from None
     finally:
         distributed.shutdown()
@@ -182,9 +190,11 @@ def run(args: dict[str, Any], given: set[str]) -> None:
     if snapshot := finished(folder):
         click.echo(f"This run has finished: {snapshot}. Use --new to run it again.")
         return
-    with RunLog(
-        folder / "log.txt" if distributed.is_main() else None, quiet=not distributed.is_main()
-    ) as log:
+    main_process = distributed.is_main()
+    with (
+        exclusive(folder / ".lock", wait=False) if main_process else nullcontext(),
+        RunLog(folder / "log.txt" if main_process else None, quiet=not main_process) as log,
+    ):
         log.line(f"Run folder: {folder}")
         log.line(f"Data: {describe_data(dataset)}, digest {dataset.digest[:12]}")
         for name, reason in dataset.skipped:
@@ -225,10 +235,25 @@ def pick_device(name: str | None) -> torch.device:
     return device
 
 
+def pick_precision(name: str, device: torch.device) -> str:
+    """bf16 for `auto` where it is computed natively; elsewhere it is emulated, and slower than fp32."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        native = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+        native = "avx512_bf16" in flags or "amx_bf16" in flags
+    return "bf16" if native else "fp32"
+
+
 def preset_options(args: dict[str, Any], given: set[str], name: str) -> dict[str, Any]:
     """The preset's settings, overruled by what was given on the command line."""
     fields = {field.name for field in dataclasses.fields(TrainingOptions)}
     values = dict(PRESETS[args["cfg"] or preset_for(name)])
+    if "beta" in given:  # and --beta-uniform defaults to it
+        values["beta_uniform"] = None
+        values["beta_start"] = None
     values.update({key: args[key] for key in given if (key in fields and key != "data") or key == "labels"})
     return values
 
@@ -259,6 +284,7 @@ def prepare(args: dict[str, Any], given: set[str]) -> tuple[TrainingOptions, Dat
         raise OptionError(
             f"--labels: {args['data']} has none (add dataset.json or labels.csv), or use --no-labels"
         )
+    values["precision"] = pick_precision(values.get("precision", "fp32"), pick_device(args["device"]))
     values["resolution"] = dataset.resolution
     values["label_count"] = int(dataset.labels.max()) + 1 if use_labels and dataset.labels is not None else 0
     values["seed"] = args["seed"]
@@ -288,6 +314,7 @@ def plan_without_data(args: dict[str, Any], given: set[str]) -> tuple[TrainingOp
     values = preset_options(args, given, args["data"])
     labels = 5 if values.pop("labels", False) else 0
     values["seed"] = args["seed"]
+    values["precision"] = pick_precision(values.get("precision", "fp32"), pick_device(args["device"]))
     options = TrainingOptions(data=args["data"], data_digest="", label_count=labels, **values)
     return options, f"{args['data']}: not on this machine; run without --dry-run to see how to get it"
 
@@ -324,7 +351,7 @@ def finished(folder: Path) -> Path | None:
 def read_options(folder: Path) -> TrainingOptions | None:
     try:
         return TrainingOptions.from_json((folder / OPTIONS_FILE).read_text())
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, AttributeError):
         return None
 
 

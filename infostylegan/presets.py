@@ -38,7 +38,7 @@ SMALL: dict[str, Any] = {
     "lr_decay_kimg": 40.0,
     "kimg": 260.0,
     "ema_rampup": 0.1,
-    "precision": "bf16",
+    "precision": "auto",
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -58,8 +58,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "codes": "cat:10,unif:2",
         "resolution": 32,
         "fmap_base": 256,
-        "beta": 0.15,
+        "beta": 0.6,
+        "beta_start": 0.15,
+        "beta_ramp_kimg": 250.0,
         "beta_uniform": 0.3,
+        "beta_real": 0.3,
         "views": 0.6,
         "margin": 0.3,
         "share_codes": True,

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dnnlib.lock import exclusive
 from infostylegan.data import fundus
 from infostylegan.data.errors import DataError
 from infostylegan.data.images import Framing, luma
@@ -69,7 +70,7 @@ def open_fundus(
         dataset = known()
         if dataset is None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with _lock(path.with_suffix(".lock")):
+            with exclusive(path.with_suffix(".lock")):
                 dataset = known()  # another process may have drawn it while we waited
                 if dataset is None:
                     pack_fundus(path, resolution, count, seed, overwrite=True, progress=progress)
@@ -255,16 +256,3 @@ def _fundus_in_memory(
 
 def _reason(error: Exception) -> str:
     return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """One process at a time. The system drops the lock with its owner, so that none is ever left behind."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows: two processes may then draw the same file, and either wins
-        yield
-        return
-    with open(path, "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -27,6 +27,7 @@ from infostylegan.training.state import TrainingState
 from infostylegan.training.step import StepStats, train_step
 
 MAX_SKIPPED_IN_A_ROW = 50
+CHECKPOINT_SECONDS = 600.0
 
 
 class TrainingError(RuntimeError):
@@ -79,7 +80,7 @@ def train(
     SIGTERM, once a checkpoint is written.
     """
     device, growth = settings.device, options.growth()
-    phases, total = growth.phases(), round(options.kimg * 1000)
+    total = round(options.kimg * 1000)
     if distributed.is_main():
         remove_parts(settings.folder)
     state = TrainingState.start(options, device)
@@ -92,7 +93,7 @@ def train(
         if distributed.is_main()
         else None
     )
-    observer = Observer(options, device, dataset, stream, reporter, state)
+    observer = Observer(options, device, dataset, reporter, state)
     if reporter is not None and found is None:
         observer.reals()
     tick_images = max(1, round(settings.tick_kimg * 1000))
@@ -100,9 +101,10 @@ def train(
     bar = tqdm(total=total, initial=state.images, unit="img", unit_scale=True, leave=False,
                disable=None if distributed.is_main() and not settings.quiet else True)  # fmt: skip
     last_snapshot: Path | None = None
+    saved = time.monotonic()
     with interruptible() as interrupted, bar:
         while state.images < total:
-            phase = current_phase(phases, state.images)
+            phase = growth.phase_at(state.images)
             state.enter(phase)
             before = state.images
             stats = run_step(state, options, stream, phase, device)
@@ -123,10 +125,12 @@ def train(
                 last_snapshot = observer.snapshot(state)
                 for hook in hooks:
                     hook(Snapshot(last_snapshot, state.images, state, settings.folder, log))
+            # Long ticks are not worth losing; what is computed does not depend on when it is saved.
+            due = due or time.monotonic() - saved > CHECKPOINT_SECONDS
             # The checkpoint comes last: whatever a kill prevents before it is done again after it.
             if (due or stop) and reporter is not None:
                 state.save(settings.folder)
-            distributed.barrier()
+                saved = time.monotonic()
             if stop:
                 break
     finished = state.images >= total
@@ -158,17 +162,13 @@ def run_step(
     return stats
 
 
-def current_phase(phases: list[Phase], images: int) -> Phase:
-    return next((phase for phase in phases if images < phase.end), phases[-1])
-
-
 def check_finite(state: TrainingState, stats: StepStats) -> None:
     state.skipped += stats.skipped
     state.skipped_in_a_row = state.skipped_in_a_row + 1 if stats.skipped else 0
     if state.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
         raise TrainingError(
             f"gradients have been NaN or infinite for {MAX_SKIPPED_IN_A_ROW} steps in a row, at "
-            f"{state.images / 1000:.1f} kimg: the run has diverged. Go back to an earlier checkpoint with a "
+            f"{state.images / 1000:.1f} kimg: the run has diverged. Start again with a "
             "lower --lr or a larger --gamma"
         )
 

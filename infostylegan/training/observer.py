@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from dnnlib import distributed
 from dnnlib.memory import peak_memory_bytes
 from dnnlib.seeding import seed_step
+from infostylegan import __version__
 from infostylegan.data import BatchStream, Dataset
 from infostylegan.growth import Phase
 from infostylegan.render.traversal import save_traversals
@@ -33,11 +33,13 @@ class Observer:
         options: TrainingOptions,
         device: torch.device,
         dataset: Dataset,
-        stream: BatchStream,
         reporter: Reporter | None,
         state: TrainingState,
     ) -> None:
-        self.options, self.device, self.dataset, self.stream = options, device, dataset, stream
+        self.options, self.device, self.dataset = options, device, dataset
+        # A stream of its own: looking back must not disturb what training reads ahead.
+        self.stream = BatchStream(dataset, options.seed, prefetch=0)
+        self.reference: dict[int, tuple[Tensor, Tensor | None]] = {}
         self.reporter = reporter
         self.last = (state.seconds, state.images)
         draw = torch.Generator().manual_seed(seed_step(options.seed, 0, 0, stream=3))
@@ -106,7 +108,9 @@ class Observer:
     def spread(self, state: TrainingState, resolution: int, fade: float) -> Spread:
         small = resolution <= SMALL
         count = min(256 if small else 64, len(self.dataset))
-        real, label = self.stream.batch(0, count, resolution)
+        if resolution not in self.reference:
+            self.reference = {resolution: self.stream.batch(0, count, resolution)}
+        real, label = self.reference[resolution]
         return measure_spread(
             state.G_ema, fade_reals(real, fade).to(self.device),
             label if self.options.label_count else None, codes=32 if small else 8, noises=8 if small else 4,
@@ -123,7 +127,7 @@ class Observer:
     def provenance(self, state: TrainingState) -> dict[str, Any]:
         names = self.dataset.label_names
         return {
-            "version": version("infostylegan"),
+            "version": __version__,
             "training_options": json.loads(self.options.to_json()),
             "images": state.images,
             "code_names": {},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,14 @@ from infostylegan.training.step import LossSettings
 
 PRECISIONS = ("fp32", "bf16")
 Table = float | Mapping[int, float]
+POSITIVE = (
+    "kimg", "r1_interval", "ema_kimg", "fmap_base", "fmap_max", "latent_dim", "micro_batch", "mapping_layers",
+    "mapping_lr", "code_scale", "batch", "lr", "sigma_min",
+)  # fmt: skip
+NUMBERS = (
+    *POSITIVE, "beta", "beta_uniform", "beta_real", "beta_start", "beta_ramp_kimg", "gamma", "views",
+    "margin", "seed", "stable_kimg", "fade_kimg", "lr_decay_kimg",
+)  # fmt: skip
 
 
 class OptionError(ValueError):
@@ -40,8 +49,8 @@ class TrainingOptions:
     sigma_min: float = 0.2
     beta: float = 1.0
     beta_uniform: float | None = None
-    beta_real: float = 0.0
-    beta_start: float | None = None  # beta at the first image, rising linearly to beta at beta_ramp_kimg
+    beta_real: float = 0.0  # rises from 0 over beta_ramp_kimg
+    beta_start: float | None = None  # beta at the first image, rising linearly to beta over beta_ramp_kimg
     beta_ramp_kimg: float = 0.0
     share_codes: bool = False
     margin: float = 0.0
@@ -93,38 +102,20 @@ class TrainingOptions:
         choice("--r1-reference", self.r1_reference, R1_REFERENCES)
         choice("--precision", self.precision, PRECISIONS)
         choice("--code-input", self.code_input, ("standard", "plain"))
-        for name in (
-            "beta",
-            "beta_uniform",
-            "beta_real",
-            "beta_start",
-            "beta_ramp_kimg",
-            "lr_decay_kimg",
-            "gamma",
-            "views",
-            "margin",
-            "seed",
-        ):
+        for name in NUMBERS:
             value = getattr(self, name)
-            demand(value is None or value >= 0, f"--{name.replace('_', '-')} {value}: must not be negative")
-        for name in (
-            "kimg",
-            "r1_interval",
-            "ema_kimg",
-            "fmap_base",
-            "fmap_max",
-            "latent_dim",
-            "micro_batch",
-            "mapping_layers",
-            "code_scale",
-        ):
-            value = getattr(self, name)
-            demand(value is None or value > 0, f"--{name.replace('_', '-')} {value}: must be greater than 0")
+            option = f"--{name.replace('_', '-')}"
+            for number in value.values() if isinstance(value, Mapping) else [value]:
+                if number is not None:
+                    sound = math.isfinite(number) and (number > 0 or (number == 0 and name not in POSITIVE))
+                    least = "greater than 0" if name in POSITIVE else "0 or more"
+                    demand(sound, f"{option} {number}: must be {least}")
+        demand(self.seed < 2**63, f"--seed {self.seed}: must be less than 2^63")
+        demand(round(self.kimg * 1000) >= 1, f"--kimg {self.kimg}: less than one image")
         sizes = self.batch.values() if isinstance(self.batch, Mapping) else [self.batch]
         demand(
             all(n >= 1 and n == int(n) for n in sizes), f"--batch {self.batch}: must be whole and positive"
         )
-        demand(min(self.growth().lr.values()) > 0, f"--lr {self.lr}: must be greater than 0")
         demand(
             self.micro_batch is None or self.micro_batch > 0,
             f"--micro-batch {self.micro_batch}: must be positive",
@@ -164,18 +155,18 @@ class TrainingOptions:
             lr_decay_kimg=self.lr_decay_kimg,
         )
 
-    def beta_at(self, images: int) -> float:
-        """Weight of the information after so many images."""
-        if self.beta_start is None or images >= self.beta_ramp_kimg * 1000:
-            return self.beta
-        return self.beta_start + (self.beta - self.beta_start) * images / (self.beta_ramp_kimg * 1000)
+    def ramp(self, images: int) -> float:
+        """How far the weights of the information have risen after so many images, 0 … 1."""
+        length = self.beta_ramp_kimg * 1000
+        return min(1.0, images / length) if length else 1.0
 
     def losses(self, images: int = 0) -> LossSettings:
         """The loss of a step that starts after so many images."""
+        start, ramp = self.beta if self.beta_start is None else self.beta_start, self.ramp(images)
         return LossSettings(
-            beta=self.beta_at(images),
+            beta=start + (self.beta - start) * ramp,
             beta_uniform=self.beta if self.beta_uniform is None else self.beta_uniform,
-            beta_real=self.beta_real,
+            beta_real=self.beta_real * ramp,
             share_codes=self.share_codes,
             margin=self.margin,
             views=self.views,

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from dnnlib.files import append_jsonl, atomic_write, read_jsonl, truncate_jsonl
+from dnnlib.files import DamagedFile, append_jsonl, atomic_write, read_jsonl, truncate_jsonl
 from dnnlib.log import RunLog, format_bytes, format_time
 from infostylegan.export import save_snapshot
 from infostylegan.networks.layers import nearest_upsample
@@ -30,8 +30,12 @@ class Reporter:
     def __init__(self, folder: Path, log: RunLog, ceilings: dict[str, float], images: int) -> None:
         self.folder, self.log, self.ceilings = folder, log, ceilings
         self.collapsed = False  # whether the last tick was; each collapse is told once
-        truncate_jsonl(folder / STATS, lambda record: record["images"] <= images)
-        self.events = SummaryWriter(str(folder), purge_step=images if images else None)
+        try:
+            truncate_jsonl(folder / STATS, lambda record: record.get("images", 0) <= images)
+        except DamagedFile as error:
+            log.warn(f"{error}; it is set aside and begun anew")
+            (folder / STATS).rename(folder / f"{STATS}.damaged")
+        self.events = SummaryWriter(str(folder), purge_step=images + 1)
 
     def close(self) -> None:
         self.events.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dnnlib import distributed
 from dnnlib.files import DamagedFile, read_digested, write_digested
@@ -81,11 +81,13 @@ class TrainingState:
 
     def restore(self, path: Path, options: TrainingOptions, device: torch.device) -> None:
         """Become what the checkpoint holds. Raises DamagedFile where its digest does not agree."""
-        content = torch.load(io.BytesIO(read_digested(path)), map_location=device, weights_only=True)
+        content = torch.load(io.BytesIO(read_digested(path)), map_location="cpu", weights_only=True)
         self.enter(options.growth().phases()[content["phase"]])
         for name, module in self.modules().items():
             module.load_state_dict(content.pop(name))
-        self.tick = StepStats(**content.pop("tick"))
+        tick = content.pop("tick")
+        moved: dict[str, Any] = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in tick.items()}
+        self.tick = StepStats(**moved)
         for name, value in content.items():
             setattr(self, name, value)
 
@@ -93,17 +95,20 @@ class TrainingState:
         self, folder: Path, options: TrainingOptions, device: torch.device, warn: Callable[[str], None]
     ) -> Path | None:
         """Restore the newest sound checkpoint of a run folder; name each damaged one on the way."""
-        for path in sorted(folder.glob("checkpoint-*.pt"), reverse=True):
+        paths = sorted(folder.glob("checkpoint-*.pt"), reverse=True)
+        for path in paths:
             try:
                 self.restore(path, options, device)
                 return path
             except DamagedFile as error:
-                warn(f"{error}; falling back to the checkpoint before it")
+                warn(f"{error}; it is left out")
                 if distributed.is_main():
                     path.rename(path.with_suffix(".damaged"))
+        if paths:
+            warn(f"{folder}: none of its checkpoints is sound; starting from the beginning")
         return None
 
 
 def make_optimizer(network: nn.Module, phase: Phase) -> torch.optim.Optimizer:
     """Adam as StyleGAN sets it: no first moment, beta2 0.99."""
-    return torch.optim.Adam(network.parameters(), lr=phase.lr, betas=(0.0, 0.99), eps=1e-8)
+    return torch.optim.Adam(network.parameters(), lr=phase.lr, betas=(0.0, 0.99), eps=1e-8, fused=True)

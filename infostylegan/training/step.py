@@ -94,7 +94,7 @@ def share_codes(D: Discriminator, c: Tensor, share: bool) -> Tensor:
     a generator whose codes have each become one picture is easily told from the data.
     """
     group = D.score_head.group
-    if not share or len(c) % group:
+    if not share or len(c) % group or not len(D.codes):
         return c
     first = c[: len(c) // group].repeat(group, 1)
     discrete = torch.tensor([code.kind != "unif" for code in D.codes], device=c.device)
@@ -116,7 +116,9 @@ def discriminator_step(
 ) -> None:  # fmt: skip
     """Accumulate D's gradients: logistic + R1 - beta · L_info, on detached fakes."""
     n = real.shape[0]
-    weights = settings.weights(D.codes).to(real.device)
+    weights = settings.weights(D.codes)
+    informed = bool(weights.any())
+    weights = weights.to(real.device)
     z, c = G.sample_latents(n, device=real.device)
     for part in micro_batches(n, settings.micro_batch):
         y = None if label is None else label[part]
@@ -126,7 +128,7 @@ def discriminator_step(
         x = real[part].detach().requires_grad_(r1_weight > 0.0)
         judged_real, judged_fake = D(x, y, fade=fade), D(fake, y, fade=fade)
         loss = discriminator_logistic(judged_real.score, judged_fake.score)
-        if weights.any():
+        if informed:
             loss = loss - read_information(D, fake, judged_fake, c[part], fade, settings.views) @ weights
         if settings.beta_real > 0.0:
             # Averages over the micro-batch: Q is to use every value of a code on the reals, too.
@@ -147,7 +149,9 @@ def generator_step(
     fade: float, settings: LossSettings, stats: StepStats,
 ) -> None:  # fmt: skip
     """Accumulate G's gradients: non-saturating logistic - beta · L_info, through a fixed D and Q."""
-    weights = settings.weights(D.codes).to(device)
+    weights = settings.weights(D.codes)
+    views = settings.views if weights.any() else 0.0
+    weights = weights.to(device)
     z, c = G.sample_latents(n, device=device)
     ws = []
     for part in micro_batches(n, settings.micro_batch):
@@ -157,7 +161,7 @@ def generator_step(
         ws.append(w.detach())
         fake = G.synthesize(w, resolution=phase.resolution, fade=fade)
         judged = D(fake, y, fade=fade)
-        nats = read_information(D, fake, judged, c[part], fade, settings.views)
+        nats = read_information(D, fake, judged, c[part], fade, views)
         loss = generator_logistic(judged.score) - enough(nats, D, settings.margin) @ weights
         (loss.sum() / n).backward()
         stats.loss_g += loss.detach().sum()

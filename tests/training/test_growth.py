@@ -177,6 +177,16 @@ def test_with_a_rampup_the_half_life_is_at_most_its_share_of_the_images_seen():
     assert ema_decay(32, 10_000, images=0, rampup=0.1) == 0  # the first step: the average is the network
 
 
+# ---- the end ------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 2000), st.floats(0.01, 2))
+def test_the_learning_rate_falls_linearly_to_zero_over_the_last_images_of_the_run(images, length):
+    left = max(0, 1000 - images) / 1000
+    assert growth(lr_decay_kimg=length).lr_factor(images) == pytest.approx(min(1.0, left / length), rel=1e-9)
+    assert growth().lr_factor(images) == 1
+
+
 # ---- tables --------------------------------------------------------------------------------------------
 
 

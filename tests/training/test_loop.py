@@ -250,10 +250,45 @@ def test_every_step_is_handed_the_images_that_follow_and_what_belongs_to_its_pla
         assert torch.equal(real, expected)
         assert (step, fade) == (number, phase.fade_at(images))
         assert decay == ema_decay(phase.batch, 100, images, 0.5)
-        assert losses == options.losses()
+        assert losses == options.losses(images)
         images += phase.batch
     assert [args[-5].resolution for args in seen] == [8] * 6 + [16] * 36
     assert images == 192
+
+
+def test_the_rate_of_each_step_falls_to_zero_over_the_end_of_the_run_and_is_what_the_record_says(
+    tmp_path, monkeypatch
+):
+    options, original, seen = make_options(lr=0.002, lr_decay_kimg=0.064), loop.train_step, []
+
+    def watched(G, D, ema, g_optimizer, d_optimizer, *rest):
+        seen.append([o.param_groups[0]["lr"] for o in (g_optimizer, d_optimizer)])
+        return original(G, D, ema, g_optimizer, d_optimizer, *rest)
+
+    monkeypatch.setattr(loop, "train_step", watched)
+    run(tmp_path / "run", options, tick=0.008)
+    expected = [0.002 * min(1, (192 - 8 * step) / 64) for step in range(24)]
+    np.testing.assert_allclose(seen, np.stack([expected, expected], axis=1), rtol=1e-12)
+    np.testing.assert_allclose([r["lr"] for r in rows(tmp_path / "run")], expected, rtol=1e-12)
+
+
+def test_statistics_are_means_over_the_images_of_their_own_tick(tmp_path, monkeypatch):
+    original, seen = loop.train_step, []
+
+    def watched(*args):
+        seen.append(original(*args))
+        return seen[-1]
+
+    monkeypatch.setattr(loop, "train_step", watched)
+    run(tmp_path / "run")
+    for number, row in enumerate(rows(tmp_path / "run")):
+        steps = seen[4 * number : 4 * number + 4]
+        for name in ("loss_g", "loss_d", "score_real", "score_fake"):
+            mean = sum(float(getattr(stats, name)) for stats in steps) / 32
+            assert row[name] == pytest.approx(mean, rel=1e-5, abs=1e-6), name
+        assert row["r1"] == pytest.approx(sum(float(s.r1) for s in steps) / 16, rel=1e-5)  # every other step
+        nats = sum(stats.information for stats in steps) / 32
+        assert list(row["information"].values()) == pytest.approx(nats.tolist(), rel=1e-5, abs=1e-6)
 
 
 def test_a_hook_is_called_at_every_snapshot_with_the_file_just_written(tmp_path):
@@ -411,6 +446,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     assert "checkpoint-0000000160.pt is damaged" in said.err
     assert "Resuming from checkpoint-0000000128.pt" in said.out
     assert "checkpoint-0000000160.pt is damaged" in (folder / "log.txt").read_text()
+    assert [path.name for path in folder.glob("*.damaged")] == ["checkpoint-0000000160.damaged"]  # set aside
     same_run(folder, reference)
 
 
@@ -456,6 +492,8 @@ def test_a_torn_last_line_of_the_statistics_is_mended(reference, tmp_path, stop_
         {"uniform": "unit", "code_input": "plain", "r1_interval": 1},
         {"uniform": "gaussian", "beta_uniform": 0.1, "margin": 0.1, "share_codes": True},
         {"views": 1.0, "micro_batch": 4},
+        {"beta_real": 0.5, "beta_start": 0.0, "beta_ramp_kimg": 0.016},
+        {"codes": "none", "beta_real": 0.5},
         {"precision": "bf16"},
         {"batch": 3},
         {"batch": 1},
@@ -468,8 +506,12 @@ def test_every_member_of_the_family_makes_three_steps_and_its_pictures(tmp_path,
     assert result.finished
     names = options.spec().names
     informed = names if options.beta or options.beta_uniform else []  # else Q has learned nothing to speak of
-    assert list(result.information) == list(rows(tmp_path / "run")[-1]["information"]) == informed
-    assert all(math.isfinite(nats) for nats in result.information.values())
+    assert list(rows(tmp_path / "run")[-1]["information"]) == informed
+    assert {name: list(nats) for name, nats in result.information.items()} == {
+        "G_ema": informed,
+        "G": informed,
+    }
+    assert all(math.isfinite(nats) for found in result.information.values() for nats in found.values())
     assert len(list((tmp_path / "run").glob("traverse-*.png"))) == len(names)
     assert rows(tmp_path / "run")[-1]["step"] == 3
     assert rows(tmp_path / "run")[-1]["skipped"] == 0

@@ -4,12 +4,15 @@ import math
 
 import numpy as np
 import pytest
+import scipy.special
+import scipy.stats
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from infostylegan import CodeSpec, Discriminator
 from infostylegan.losses import (
+    aggregate_information,
     discriminator_logistic,
     generator_logistic,
     information,
@@ -147,6 +150,48 @@ def test_without_codes_there_is_no_information():
     spec = CodeSpec.parse("none")
     assert information(spec, [], torch.zeros(4, 0)).shape == (4, 0)
     assert information_weights(spec, 1.0).shape == (0,)
+
+
+# ---- what Q reads from real images ---------------------------------------------------------------------
+
+
+@given(st.integers(0, 2**31), st.integers(1, 7))
+def test_what_q_reads_from_images_is_the_entropy_of_its_mean_less_the_mean_of_its_entropies(seed, n):
+    spec = CodeSpec.parse("cat:3,unif:1,bern:1")
+    params = torch.randn(n, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    x = params.numpy()
+    three = scipy.special.softmax(x[:, :3], axis=1)
+    one = scipy.special.expit(x[:, 5:])
+    expected = []
+    for p in (three, None, np.concatenate([one, 1 - one], axis=1)):
+        nats = 0 if p is None else scipy.stats.entropy(p.mean(0)) - scipy.stats.entropy(p, axis=1).mean()
+        expected.append(nats)
+    got = aggregate_information(spec, spec.posterior(params))
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
+
+
+def test_a_q_that_is_sure_of_each_image_and_uses_all_values_equally_reads_the_ceiling():
+    spec = CodeSpec.parse("cat:3,bern:1")
+    params = (
+        torch.cat([torch.eye(3).repeat(2, 1), torch.tensor([[1.0], [1], [1], [-1], [-1], [-1]])], dim=1) * 60
+    )
+    ceilings = torch.tensor(list(spec.ceilings().values()))
+    torch.testing.assert_close(aggregate_information(spec, spec.posterior(params)), ceilings)
+    one_value = params[:1].expand(6, -1)
+    got = aggregate_information(spec, spec.posterior(one_value))
+    torch.testing.assert_close(got, torch.zeros(2), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("logit", [5.0, 20.0, 200.0, 1e4])
+def test_the_gradient_of_what_q_reads_is_finite_however_sure_q_is(logit):
+    spec = CodeSpec.parse("cat:3,bern:1")
+    params = (torch.tensor([[1.0, 0, 0, 1], [0, 1, 0, 1], [1, 0, 0, 1]]) * logit).requires_grad_()
+    aggregate_information(spec, spec.posterior(params)).sum().backward()
+    assert params.grad.isfinite().all()
+
+
+def test_without_codes_nothing_is_read():
+    assert aggregate_information(CodeSpec.parse("none"), []).shape == (0,)
 
 
 def test_beta_weighs_every_code_unless_uniform_codes_have_a_weight_of_their_own():

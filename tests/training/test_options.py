@@ -132,6 +132,17 @@ def test_growth_takes_the_tables_and_the_networks_their_sizes():
     assert G.noise_dim + G.codes.width == 24
 
 
+def test_beta_rises_linearly_from_its_start_over_its_ramp_and_stays():
+    ramp = options(beta=1.0, beta_start=0.2, beta_ramp_kimg=10.0)
+    assert [ramp.beta_at(images) for images in (0, 10_000, 99_000)] == [0.2, 1.0, 1.0]
+    assert ramp.beta_at(2_500) == pytest.approx(0.4)
+    assert ramp.losses(2_500).beta == ramp.beta_at(2_500)
+    assert ramp.losses(2_500).beta_uniform == 1.0  # the weight of uniform codes does not rise
+    assert options(beta=0.7).beta_at(0) == 0.7
+    assert options(beta=1.0, beta_start=0.0, beta_ramp_kimg=10.0).informed
+    assert not options(beta=0.0, beta_start=0.5, beta_ramp_kimg=1.0).informed
+
+
 def test_the_folder_name_says_what_sets_the_run_apart():
     assert options(data="my images", beta=0.3).describe() == "my-images32-beta0.3"
     assert options(styles=False, beta=0).describe() == "x32-beta0-nostyles"

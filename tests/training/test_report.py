@@ -87,8 +87,15 @@ def test_pictures_of_an_early_resolution_are_shown_as_large_as_those_of_the_last
 
 
 def test_the_closing_table_has_each_codes_nats_ceiling_share_and_name():
-    lines = information_table({"cat0": 0.55, "unif0": -0.3}, CEILINGS, {"cat0": "digit"}).splitlines()
-    assert lines[0].split() == ["code", "nats", "ceiling", "share"]
-    assert lines[1].split() == ["cat0", "(digit)", "0.550", "1.099", "50%"]
-    assert lines[2].split() == ["unif0", "-0.300", "-0.226", "–"]  # no share of a ceiling below zero
+    nats = {"G_ema": {"cat0": 0.55, "unif0": -0.3}, "G": {"cat0": 0.6, "unif0": -0.25}}
+    lines = information_table(nats, CEILINGS, {"cat0": "digit"}).splitlines()
+    assert lines[0].split() == ["code", "nats", "ceiling", "share", "without", "averaging"]
+    assert lines[1].split() == ["cat0", "(digit)", "0.550", "1.099", "50%", "0.600"]
+    assert lines[2].split() == [
+        "unif0",
+        "-0.300",
+        "-0.226",
+        "–",
+        "-0.250",
+    ]  # no share of a ceiling below zero
     assert len({len(line) for line in lines}) == 1

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from infostylegan import CodeSpec, Discriminator, Generator
 from infostylegan.growth import Phase
-from infostylegan.losses import information
+from infostylegan.losses import aggregate_information, information
 from infostylegan.training import step as module
 from infostylegan.training.loop import MAX_SKIPPED_IN_A_ROW, TrainingError, check_finite
 from infostylegan.training.options import TrainingOptions
@@ -166,6 +166,18 @@ def test_reals_never_teach_q():
     two, _ = d_step(G, D, real=reals(seed=5))
     same(part(one, "q_head"), part(two, "q_head"))
     assert not torch.allclose(one["score_head.out.weight"], two["score_head.out.weight"])
+
+
+def test_reals_teach_q_too_where_what_it_reads_from_them_has_a_weight():
+    G, D = networks()
+    plain, _ = d_step(G, D, r1_weight=0.0)
+    found, _ = d_step(G, D, r1_weight=0.0, settings=LossSettings(beta_real=0.3))
+    D.zero_grad()
+    aggregate_information(D.codes, D(reals()).posterior).sum().backward()
+    extra = gradients(D)
+    assert extra.keys() == {name for name in plain if "score_head" not in name}
+    expected = {name: g - 0.3 * extra.get(name, 0.0) for name, g in plain.items()}
+    same(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_step_without_r1_leaves_it_out_of_the_statistics():
