@@ -360,7 +360,7 @@ def test_a_resolution_that_is_no_power_of_two_is_refused(images):
         (["--codes", "3"], ["'3'"]),
         (["--codes", "bern:16"], ["16 wide", "--latent-dim 16"]),
         (["--codes", "bern:30"], ["30 wide", "--latent-dim 16"]),
-        (["--beta", "-1"], ["--beta -1", "negative"]),
+        (["--beta", "-1"], ["--beta -1"]),
         (["--beta", "nan"], ["--beta nan"]),
         (["--batch", "0"], ["--batch"]),
         (["--batch", "-4"], ["--batch"]),

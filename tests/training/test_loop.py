@@ -233,6 +233,15 @@ def test_a_checkpoint_is_written_at_least_every_snap_ticks(tmp_path, monkeypatch
     assert max(gaps) <= 5 * 12 + 16  # snap × tick images, and the step that crosses it
 
 
+def test_a_checkpoint_is_also_written_once_the_last_one_is_ten_minutes_old(tmp_path, monkeypatch):
+    assert loop.CHECKPOINT_SECONDS == 600
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    written, original = [], TrainingState.save
+    monkeypatch.setattr(TrainingState, "save", lambda s, f: (written.append(s.images), original(s, f))[1])
+    run(tmp_path / "run", make_options(kimg=0.032), tick=9)
+    assert written == [8, 16, 24, 32]
+
+
 def test_every_step_is_handed_the_images_that_follow_and_what_belongs_to_its_place(tmp_path, monkeypatch):
     options, original, seen = make_options(batch={8: 8, 16: 4}, ema_rampup=0.5), loop.train_step, []
 

@@ -19,7 +19,8 @@ def test_every_preset_is_a_set_of_possible_options():
     fields = {field.name for field in dataclasses.fields(TrainingOptions)}
     for name, values in PRESETS.items():
         assert set(values) - {"labels"} <= fields, name
-        assert options(**{k: v for k, v in values.items() if k != "labels"})
+        settled = {"precision": "fp32"} if values.get("precision") == "auto" else {}  # by the machine
+        assert options(**{k: v for k, v in values.items() if k != "labels"} | settled)
 
 
 def test_each_named_data_set_starts_from_its_preset_and_any_other_from_small():
@@ -57,7 +58,7 @@ def test_differences_are_named_with_both_values():
         ({"resolution": 4}, ["--resolution 4", "power of two"]),
         ({"start_resolution": 64}, ["--start-resolution 64", "32"]),
         ({"start_resolution": 12}, ["--start-resolution 12", "power of two"]),
-        ({"beta": -1.0}, ["--beta -1.0", "negative"]),
+        ({"beta": -1.0}, ["--beta -1.0"]),
         ({"beta": float("nan")}, ["--beta nan"]),
         ({"beta_uniform": -0.5}, ["--beta-uniform -0.5"]),
         ({"gamma": -1.0}, ["--gamma -1.0"]),
@@ -132,15 +133,22 @@ def test_growth_takes_the_tables_and_the_networks_their_sizes():
     assert G.noise_dim + G.codes.width == 24
 
 
-def test_beta_rises_linearly_from_its_start_over_its_ramp_and_stays():
-    ramp = options(beta=1.0, beta_start=0.2, beta_ramp_kimg=10.0)
-    assert [ramp.beta_at(images) for images in (0, 10_000, 99_000)] == [0.2, 1.0, 1.0]
-    assert ramp.beta_at(2_500) == pytest.approx(0.4)
-    assert ramp.losses(2_500).beta == ramp.beta_at(2_500)
-    assert ramp.losses(2_500).beta_uniform == 1.0  # the weight of uniform codes does not rise
-    assert options(beta=0.7).beta_at(0) == 0.7
+def test_the_weights_of_discrete_codes_rise_linearly_over_the_ramp_and_stay():
+    made = options(beta=1.0, beta_start=0.2, beta_real=0.4, beta_ramp_kimg=10.0)
+    losses = [made.losses(images) for images in (0, 2_500, 10_000, 99_000)]
+    assert [found.beta for found in losses] == pytest.approx([0.2, 0.4, 1.0, 1.0])
+    assert [found.beta_real for found in losses] == pytest.approx([0.0, 0.1, 0.4, 0.4])
+    assert [found.beta_uniform for found in losses] == [1.0] * 4  # uniform codes have theirs from the start
+    assert options(beta=0.7).losses(0).beta == 0.7
+
+
+def test_a_run_is_informed_where_the_information_of_some_code_has_a_weight_in_the_end():
     assert options(beta=1.0, beta_start=0.0, beta_ramp_kimg=10.0).informed
+    assert options(beta=0.0, beta_uniform=0.1, codes="cat:3,unif:1").informed
+    assert not options(beta=0.0, beta_uniform=0.1, codes="cat:3").informed
     assert not options(beta=0.0, beta_start=0.5, beta_ramp_kimg=1.0).informed
+    assert not options(beta=0.0).informed
+    assert not options(codes="none").informed
 
 
 def test_the_folder_name_says_what_sets_the_run_apart():
