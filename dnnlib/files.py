@@ -95,9 +95,11 @@ def atomic_write(path: PathLike, mode: str = "wb", *, needed: int | None = None)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(part, path)
-        except BaseException:
+        except BaseException as error:
             with contextlib.suppress(OSError):
                 part.unlink()
+            if isinstance(error, OSError) and error.filename is None:
+                error.filename = os.fspath(path)
             raise
         _fsync_folder(path.parent)
 

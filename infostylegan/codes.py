@@ -101,9 +101,10 @@ class TruncatedNormalPosterior:
 
     @property
     def mean(self) -> Tensor:
-        low, high = self._bounds()
-        log_density_gap = (-0.5 * low.square()).exp() - (-0.5 * high.square()).exp()
-        return self.loc + self.scale * log_density_gap * (-HALF_LOG_2PI - self._log_mass()).exp()
+        # The difference of the densities at both ends, from the nearer one: nothing cancels at a large scale.
+        near = (1.0 - self.loc.abs()) / self.scale
+        gap = (-0.5 * near.square()).exp() * torch.expm1(-2.0 * self.loc.abs() / self.scale.square())
+        return self.loc + self.scale * self.loc.sign() * gap * (-HALF_LOG_2PI - self._log_mass()).exp()
 
     def log_prob(self, value: Tensor) -> Tensor:
         gaussian = GaussianPosterior(self.loc, self.scale).log_prob(value)

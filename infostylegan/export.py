@@ -11,6 +11,7 @@ import io
 import json
 import os
 import pickle
+import pickletools
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,17 @@ class _Unpickler(pickle.Unpickler):
         raise SnapshotError("it refers to data outside itself")
 
 
+# Instructions that could change an object or make one of a class; save_snapshot writes none of them.
+FOREIGN = {"BUILD", "OBJ", "INST", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"}
+
+
+def refuse_foreign_opcodes(data: bytes) -> None:
+    """Raise SnapshotError for an instruction that a snapshot never holds, before any of them runs."""
+    for opcode, _, _ in pickletools.genops(data):
+        if opcode.name in FOREIGN:
+            raise SnapshotError(f"it holds the instruction {opcode.name}, which a snapshot never does")
+
+
 def save_snapshot(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
     """Atomically write a dict of networks and plain data (numbers, texts, lists, dicts)."""
     buffer = io.BytesIO()
@@ -74,7 +86,9 @@ def load_snapshot(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.is_file():
         raise SnapshotError(f"{path}: no such file")
     try:
-        content = _Unpickler(io.BytesIO(path.read_bytes())).load()
+        data = path.read_bytes()
+        refuse_foreign_opcodes(data)
+        content = _Unpickler(io.BytesIO(data)).load()
     except SnapshotError as error:
         raise SnapshotError(f"{path}: refused: {error}") from None
     except Exception as error:

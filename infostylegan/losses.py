@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from infostylegan.codes import CodeSpec, Posterior
+from infostylegan.codes import BernoulliPosterior, CategoricalPosterior, CodeSpec, Posterior
 
 
 def generator_logistic(fake_score: Tensor) -> Tensor:
@@ -52,11 +52,19 @@ def aggregate_information(spec: CodeSpec, posterior: Sequence[Posterior]) -> Ten
     On real images it is the information that Q reads from them (compare section 4.3: I(V; C) through Q). It
     is high where Q is sure of each image and uses all values of the code equally.
     """
+    if not posterior:
+        return torch.zeros(0)
     values = []
-    for code, q in zip(spec, posterior):
-        if code.kind == "unif":
+    for q in posterior:
+        if isinstance(q, CategoricalPosterior):
+            log_p = q.logits.log_softmax(dim=1)
+        elif isinstance(q, BernoulliPosterior):
+            log_p = torch.stack([F.logsigmoid(q.logit), F.logsigmoid(-q.logit)], dim=1)
+        else:
             values.append(q.mean.new_zeros(()))
             continue
-        p = q.mean if q.mean.ndim == 2 else torch.stack([q.mean, 1.0 - q.mean], dim=1)
-        values.append(torch.special.entr(p.mean(dim=0)).sum() - torch.special.entr(p).sum(dim=1).mean())
+        # From log p, and the mean kept off 0: the derivative of p ln p is infinite there.
+        p = log_p.exp()
+        mean = p.mean(dim=0).clamp(min=1e-30)
+        values.append((p * log_p).sum(dim=1).mean() - (mean * mean.log()).sum())
     return torch.stack(values)

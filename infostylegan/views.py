@@ -30,8 +30,9 @@ def random_stroke(images: Tensor, strength: float = 1.0) -> Tensor:
     """Each image scaled in contrast about black and moved towards its 3×3 maximum or minimum at random."""
     ink = images + 1.0
     uniform = (torch.rand(2, images.shape[0], 1, 1, 1, device=images.device) * 2.0 - 1.0) * strength
+    uniform = uniform.to(images.dtype)
     thick, thin = F.max_pool2d(ink, 3, 1, 1), -F.max_pool2d(-ink, 3, 1, 1)
-    amount = uniform[1] * THICKNESS
+    amount = (uniform[1] * THICKNESS).clamp(-1.0, 1.0)
     ink = torch.where(amount > 0.0, ink.lerp(thick, amount.abs()), ink.lerp(thin, amount.abs()))
     return (ink * torch.exp(uniform[0] * CONTRAST)).clamp(max=2.0) - 1.0
 
@@ -48,5 +49,6 @@ def random_affine(images: Tensor, strength: float = 1.0) -> Tensor:
     cos, sin = angle.cos(), angle.sin()
     row_x = torch.stack([cos * scale_x, (shear * cos - sin) * scale_y, uniform[4] * 2.0 * SHIFT], dim=1)
     row_y = torch.stack([sin * scale_x, (shear * sin + cos) * scale_y, uniform[5] * 2.0 * SHIFT], dim=1)
-    grid = F.affine_grid(torch.stack([row_x, row_y], dim=1), list(images.shape), align_corners=False)
+    matrix = torch.stack([row_x, row_y], dim=1).to(images.dtype)
+    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
     return F.grid_sample(images + 1.0, grid, padding_mode="zeros", align_corners=False) - 1.0

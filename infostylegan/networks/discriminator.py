@@ -63,7 +63,7 @@ class Trunk(nn.Module):
 
     def __init__(self, resolution: int, channels: int, plan: ChannelPlan) -> None:
         super().__init__()
-        self.resolutions = resolutions_up_to(resolution)
+        self.resolutions, self.channels = resolutions_up_to(resolution), channels
         self.from_rgb = nn.ModuleDict({str(res): FromRGB(channels, plan(res)) for res in self.resolutions})
         self.blocks = nn.ModuleDict(
             {str(res): DownBlock(plan(res), plan(res // 2)) for res in self.resolutions[1:]}
@@ -71,9 +71,10 @@ class Trunk(nn.Module):
 
     def forward(self, image: Tensor, fade: float = 1.0) -> Tensor:
         resolution = image.shape[-1]
-        if str(resolution) not in self.from_rgb:
+        shape = list(image.shape)
+        if resolution not in self.resolutions or shape[1:] != [self.channels, resolution, resolution]:
             raise ValueError(
-                f"image is {list(image.shape)}: this discriminator reads sizes {self.resolutions}"
+                f"image is {shape}: this discriminator reads {self.channels} channels of sizes {self.resolutions}"
             )
         x = self.from_rgb[str(resolution)](image)
         for res in sorted((r for r in self.resolutions[1:] if r <= resolution), reverse=True):

@@ -130,7 +130,11 @@ class Generator(nn.Module):
         """Images from w [N, latent_dim]."""
         if noise not in NOISE_MODES:
             raise ValueError(f"noise {noise!r}: choose one of {', '.join(NOISE_MODES)}")
-        resolution = resolution or int(self.grown_resolution)
+        resolution = int(self.grown_resolution) if resolution is None else resolution
+        if resolution not in self.synthesis.resolutions:
+            raise ValueError(
+                f"resolution {resolution}: this generator makes sizes {self.synthesis.resolutions}"
+            )
         fade = float(self.grown_fade) if fade is None else fade
         if self.mapping is not None:
             w = w.unsqueeze(1).repeat(1, self.synthesis.num_layers, 1)

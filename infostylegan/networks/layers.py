@@ -56,16 +56,19 @@ class EqualizedLinear(nn.Module):
         gain: float = GAIN,
         lr_multiplier: float = 1.0,
         activate: bool = False,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
-        self.bias = nn.Parameter(torch.zeros(out_features))
+        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
         self.weight_scale = gain / math.sqrt(in_features) * lr_multiplier
         self.bias_scale = lr_multiplier
         self.activate = activate
 
     def forward(self, x: Tensor) -> Tensor:
-        bias = self.bias * self.bias_scale if self.bias_scale != 1.0 else self.bias
+        bias = self.bias
+        if bias is not None and self.bias_scale != 1.0:
+            bias = bias * self.bias_scale
         if self.activate:
             return lrelu(F.linear(x, self.weight * self.weight_scale), bias)
         return F.linear(x, self.weight * self.weight_scale, bias)
@@ -126,7 +129,7 @@ class Blur(nn.Module):
         self.register_buffer("filter", setup_filter([1.0, 2.0, 1.0]), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return filter2d(x, self.filter)
+        return filter2d(x, self.filter.float())
 
 
 def set_conv_dtype(module: nn.Module, dtype: torch.dtype | None) -> None:

@@ -72,7 +72,9 @@ class DirectBlock(nn.Module):
         super().__init__()
         first = resolution == 4
         # The smaller gain of ProGAN's first layer: its 16 outputs a channel share one fan-in.
-        self.dense = EqualizedLinear(in_channels, out_channels * 16, gain=2**0.5 / 4) if first else None
+        self.dense = (
+            EqualizedLinear(in_channels, out_channels * 16, gain=2**0.5 / 4, bias=False) if first else None
+        )
         self.conv0 = None if first else EqualizedConv2d(in_channels, out_channels, resample="up")
         self.bias0 = nn.Parameter(torch.zeros(out_channels))
         self.conv1 = EqualizedConv2d(out_channels, out_channels)

@@ -112,15 +112,16 @@ def train(
             bar.update(state.images - before)
             check_finite(state, stats)
             done = state.images >= total
-            tick = state.images // tick_images
-            ticked = tick > before // tick_images or done
+            tick = -(-state.images // tick_images) if done else state.images // tick_images
+            passed = before // tick_images
+            ticked = tick > passed or done
             if ticked:
                 record = observer.record(state, phase, tick)
                 if reporter is not None:
                     reporter.tick(record)
                 state.tick = StepStats()
             stop = distributed.any_process(interrupted(), device) and not done
-            due = done or (ticked and tick % settings.snapshot_ticks == 0)
+            due = done or tick // settings.snapshot_ticks > passed // settings.snapshot_ticks
             if due and reporter is not None:
                 last_snapshot = observer.snapshot(state)
                 for hook in hooks:

@@ -82,7 +82,7 @@ class Observer:
             "resolution": phase.resolution,
             "fade": fade,
             "batch": phase.batch,
-            "lr": phase.lr,
+            "lr": state.g_optimizer.param_groups[0]["lr"],
             "gamma": phase.gamma,
             "loss_g": float(stats.loss_g) / n,
             "loss_d": float(stats.loss_d) / n,

@@ -216,6 +216,8 @@ class TrainingOptions:
     @staticmethod
     def from_json(text: str) -> TrainingOptions:
         values: dict[str, Any] = json.loads(text)
+        if not isinstance(values, dict):
+            raise ValueError("not a JSON object")
         for name in ("stable_kimg", "fade_kimg", "batch", "lr"):
             if isinstance(values.get(name), dict):
                 values[name] = {int(resolution): number for resolution, number in values[name].items()}

@@ -97,7 +97,7 @@ def share_codes(D: Discriminator, c: Tensor, share: bool) -> Tensor:
     if not share or len(c) % group or not len(D.codes):
         return c
     first = c[: len(c) // group].repeat(group, 1)
-    discrete = torch.tensor([code.kind != "unif" for code in D.codes], device=c.device)
+    discrete = torch.tensor([code.kind != "unif" for code in D.codes], dtype=torch.bool, device=c.device)
     return torch.where(discrete, first, c)
 
 
