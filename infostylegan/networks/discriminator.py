@@ -74,7 +74,8 @@ class Trunk(nn.Module):
         shape = list(image.shape)
         if resolution not in self.resolutions or shape[1:] != [self.channels, resolution, resolution]:
             raise ValueError(
-                f"image is {shape}: this discriminator reads {self.channels} channels of sizes {self.resolutions}"
+                f"image is {shape}: this discriminator reads {self.channels} channels of "
+                f"sizes {self.resolutions}"
             )
         x = self.from_rgb[str(resolution)](image)
         for res in sorted((r for r in self.resolutions[1:] if r <= resolution), reverse=True):

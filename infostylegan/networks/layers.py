@@ -66,7 +66,7 @@ class EqualizedLinear(nn.Module):
         self.activate = activate
 
     def forward(self, x: Tensor) -> Tensor:
-        bias = self.bias
+        bias: Tensor | None = self.bias
         if bias is not None and self.bias_scale != 1.0:
             bias = bias * self.bias_scale
         if self.activate:
