@@ -23,7 +23,8 @@ from dnnlib.memory import tune_malloc
 from dnnlib.runs import list_runs, next_run_dir
 from infostylegan.data import DataError, Dataset, open_dataset
 from infostylegan.presets import LARGEST_GUESS, PRESETS, preset_for
-from infostylegan.training.loop import RunSettings, TrainingError, train
+from infostylegan.training.loop import RunResult, RunSettings, TrainingError, train
+from infostylegan.training.measure import SPREAD_WARNING
 from infostylegan.training.options import OptionError, TrainingOptions
 from infostylegan.training.plan import describe_plan
 from infostylegan.training.report import information_table
@@ -168,8 +169,8 @@ def main(ctx: click.Context, **args: Any) -> None:
         torch.set_num_threads(args["threads"])
     tune_malloc()
     torch.backends.cudnn.deterministic = True
-    distributed.init()
     try:
+        distributed.init(args["device"] and args["device"].split(":")[0])
         run(args, {name for name in args if ctx.get_parameter_source(name) != ParameterSource.DEFAULT})
     except Taken as error:
         raise Failure(f"{error}; this run is being trained already (--new starts another)") from None
@@ -208,19 +209,25 @@ def run(args: dict[str, Any], given: set[str]) -> None:
             log.line(f"Stopped at {result.images / 1000:.1f} kimg; the same command goes on from here.")
             sys.exit(130)
         if distributed.is_main():
-            log.line(closing_words(folder, options, result.information))
-            append_jsonl(folder / DONE_FILE, {"images": result.images, "information": result.information})
+            log.line(closing_words(folder, options, result))
+            record = {"images": result.images, "information": result.information}
+            append_jsonl(folder / DONE_FILE, {**record, "spread": result.spread and vars(result.spread)})
 
 
 def describe_data(dataset: Dataset) -> str:
     return f"{dataset.name}, {len(dataset)} images at {dataset.resolution}²"
 
 
-def closing_words(folder: Path, options: TrainingOptions, information: dict[str, dict[str, float]]) -> str:
+def closing_words(folder: Path, options: TrainingOptions, result: RunResult) -> str:
+    """The table of codes, the spread beside it, and where the results lie."""
     lines = []
-    if information["G_ema"]:
-        lines = ["", "Information of each code, on fresh samples:",
-                 information_table(information, options.spec().ceilings(), {}), ""]  # fmt: skip
+    if result.information["G_ema"] and result.spread is not None:
+        table = information_table(result.information, options.spec().ceilings(), {})
+        lines = ["", "Information of each code, on fresh samples:", table, ""]
+        lines.append(
+            f"Spread, over the data's: {result.spread.overall:.2f}, and {result.spread.within:.2f} with the "
+            "codes held fixed" + (": z' has little say" if result.spread.within < SPREAD_WARNING else "")
+        )
         lines.append(f"What each code does: {folder}/traverse-<code>.png")
     lines.append(f"Generator: {sorted(folder.glob('network-snapshot-*.pkl'))[-1]}")
     return "\n".join(lines)

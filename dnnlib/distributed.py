@@ -10,11 +10,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-def init() -> None:
-    """Join the group that torchrun describes in the environment, if any: NCCL with CUDA, else gloo."""
+def init(device: str | None = None) -> None:
+    """Join the group that torchrun describes in the environment, if any: NCCL for CUDA, else gloo.
+
+    `device` is the type of device that the tensors will be on; None: CUDA where there is any.
+    """
     if _active() or "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return
-    cuda = torch.cuda.is_available()
+    cuda = torch.cuda.is_available() and device in (None, "cuda")
     if cuda:
         torch.cuda.set_device(local_rank())
     dist.init_process_group("nccl" if cuda else "gloo")

@@ -20,6 +20,7 @@ from dnnlib.log import RunLog
 from dnnlib.seeding import seed_everything, seed_step
 from infostylegan.data import BatchStream, Dataset
 from infostylegan.growth import Phase, ema_decay
+from infostylegan.training.measure import Spread
 from infostylegan.training.observer import Observer
 from infostylegan.training.options import TrainingOptions
 from infostylegan.training.report import Reporter
@@ -61,6 +62,7 @@ class RunResult:
     finished: bool
     images: int
     information: dict[str, dict[str, float]]  # nats of each code, of G_ema and of G
+    spread: Spread | None  # of G_ema: information is never told without it
     snapshot: Path | None
 
 
@@ -136,11 +138,12 @@ def train(
                 break
     finished = state.images >= total
     nats: dict[str, dict[str, float]] = {}
+    spread: Spread | None = None
     if finished and reporter is not None:
-        nats = observer.finish(state)
+        nats, spread = observer.finish(state)
     if reporter is not None:
         reporter.close()
-    return RunResult(finished, state.images, nats, last_snapshot)
+    return RunResult(finished, state.images, nats, spread, last_snapshot)
 
 
 def run_step(

@@ -139,25 +139,25 @@ class Observer:
             },
         }
 
-    def finish(self, state: TrainingState) -> dict[str, dict[str, float]]:
-        """Draw each code's traversals, and measure its information on fresh samples of G_ema and of G."""
+    def finish(self, state: TrainingState) -> tuple[dict[str, dict[str, float]], Spread]:
+        """Draw each code's traversals; measure its information on fresh samples of G_ema and of G, and the
+        spread of G_ema."""
         assert self.reporter is not None
         small = self.options.resolution <= SMALL
         if len(self.options.spec()):
             save_traversals(state.G_ema, self.reporter.folder, samples=8 if small else 4)
-        if not self.options.informed:
-            return {"G_ema": {}, "G": {}}
-        return {
-            name: measure_information(
-                G,
-                state.D,
-                samples=2048 if small else 128,
-                batch=64 if small else 8,
-                seed=self.options.seed,
-                device=self.device,
-            )
-            for name, G in (("G_ema", state.G_ema), ("G", state.G))
-        }
+        nats: dict[str, dict[str, float]] = {"G_ema": {}, "G": {}}
+        for name, G in (("G_ema", state.G_ema), ("G", state.G)):
+            if self.options.informed:
+                nats[name] = measure_information(
+                    G,
+                    state.D,
+                    samples=2048 if small else 128,
+                    batch=64 if small else 8,
+                    seed=self.options.seed,
+                    device=self.device,
+                )
+        return nats, self.spread(state, int(state.G.grown_resolution), float(state.G.grown_fade))
 
 
 def reduce_stats(stats: StepStats, device: torch.device) -> StepStats:
