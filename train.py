@@ -21,6 +21,7 @@ from dnnlib.lock import Taken, exclusive
 from dnnlib.log import RunLog
 from dnnlib.memory import tune_malloc
 from dnnlib.runs import list_runs, next_run_dir
+from infostylegan import __version__
 from infostylegan.data import DataError, Dataset, open_dataset
 from infostylegan.presets import LARGEST_GUESS, PRESETS, preset_for
 from infostylegan.training.loop import RunResult, RunSettings, TrainingError, train
@@ -334,7 +335,8 @@ def pick_folder(args: dict[str, Any], options: TrainingOptions) -> Path:
     if found is None and distributed.is_main():
         found = next_run_dir(args["outdir"], options.describe())
         with atomic_write(found / OPTIONS_FILE, "w") as file:
-            file.write(options.to_json())
+            started = {"command": sys.argv, "folder": str(Path.cwd()), "version": __version__}
+            file.write(options.to_json({**started, **{k: args[k] for k in ("data", "fit", "max_bad")}}))
     distributed.barrier()
     # The other processes find what the first has made.
     found = found or find_run(args["outdir"], options)

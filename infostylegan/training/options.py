@@ -210,14 +210,16 @@ class TrainingOptions:
         styles = "" if self.styles else "-nostyles"
         return f"{name}{self.resolution}-beta{self.beta:g}{styles}"
 
-    def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=2)
+    def to_json(self, run: dict[str, Any] | None = None) -> str:
+        """As JSON; `run` is plain data on how the run was started, written beside the options."""
+        return json.dumps({**dataclasses.asdict(self), **({"run": run} if run else {})}, indent=2)
 
     @staticmethod
     def from_json(text: str) -> TrainingOptions:
         values: dict[str, Any] = json.loads(text)
         if not isinstance(values, dict):
             raise ValueError("not a JSON object")
+        values.pop("run", None)  # how the run was started: kept for people, and no part of what it computes
         for name in ("stable_kimg", "fade_kimg", "batch", "lr"):
             if isinstance(values.get(name), dict):
                 values[name] = {int(resolution): number for resolution, number in values[name].items()}
