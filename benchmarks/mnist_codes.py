@@ -84,8 +84,9 @@ def main(data: str, seeds: str, outdir: Path, runs: tuple[Path, ...], train_args
     for run in runs or minutes:
         kimg, nats, ceiling, spread, accuracy = evaluate(run, data)
         rows.append(accuracy)
+        took = f"{minutes[run]:.1f}" if run in minutes else "–"
         click.echo(
-            f"| {run.name} | {f'{minutes[run]:.1f}' if run in minutes else '–'} | {kimg:.0f} | {nats:.3f} | {ceiling:.3f} "
+            f"| {run.name} | {took} | {kimg:.0f} | {nats:.3f} | {ceiling:.3f} "
             f"| {spread:.2f} | {accuracy:.1%} |"
         )
     click.echo(f"mean accuracy {np.mean(rows):.1%}, lowest {min(rows):.1%}")
