@@ -281,6 +281,10 @@ class CodeSpec(Sequence[Code]):
                     f"--codes {text!r}: cannot read {part!r}; write cat:K (K values), bern:N or unif:N "
                     "(how many), separated by commas, as in cat:3,bern:7,unif:10"
                 )
+            if len(number) > 4:
+                raise CodeError(
+                    f"--codes {text!r}: {part!r} is more than the 9999 that any latent has room for"
+                )
             if kind == "cat":
                 codes.append(Categorical(int(number), name=f"cat{counts['cat']}"))
                 counts["cat"] += 1

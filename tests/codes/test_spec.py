@@ -250,3 +250,8 @@ def test_the_values_of_a_traversal_can_all_be_encoded():
     spec = CodeSpec.parse("cat:4,bern:1,unif:1")
     for values in itertools.product(*(code.traversal().tolist() for code in spec)):
         assert spec.encode(torch.tensor([values])).isfinite().all()
+
+
+def test_a_count_beyond_any_latent_is_refused_before_it_is_built() -> None:
+    with pytest.raises(CodeError, match="9999"):
+        CodeSpec.parse("bern:1000000000")
