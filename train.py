@@ -16,6 +16,7 @@ import torch
 from click.core import ParameterSource
 
 from dnnlib import distributed
+from dnnlib.cli import Failure
 from dnnlib.files import DamagedFile, append_jsonl, atomic_write
 from dnnlib.lock import Taken, exclusive
 from dnnlib.log import RunLog
@@ -47,12 +48,6 @@ def table(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
         raise click.BadParameter(
             f"{value!r}: write a number, or numbers by resolution as in 8:256,32:64"
         ) from None
-
-
-class Failure(click.ClickException):
-    """One clear line on stderr, exit code 2."""
-
-    exit_code = 2
 
 
 @click.command(context_settings={"show_default": True, "max_content_width": 100})
@@ -263,6 +258,8 @@ def preset_options(args: dict[str, Any], given: set[str], name: str) -> dict[str
         values["beta_uniform"] = None
         values["beta_start"] = None
     values.update({key: args[key] for key in given if (key in fields and key != "data") or key == "labels"})
+    values["seed"] = args["seed"]
+    values["precision"] = pick_precision(values.get("precision", "fp32"), pick_device(args["device"]))
     return values
 
 
@@ -292,15 +289,12 @@ def prepare(args: dict[str, Any], given: set[str]) -> tuple[TrainingOptions, Dat
         raise OptionError(
             f"--labels: {args['data']} has none (add dataset.json or labels.csv), or use --no-labels"
         )
-    values["precision"] = pick_precision(values.get("precision", "fp32"), pick_device(args["device"]))
     values["resolution"] = dataset.resolution
     values["label_count"] = int(dataset.labels.max()) + 1 if use_labels and dataset.labels is not None else 0
-    values["seed"] = args["seed"]
-    check_batches(
-        options := TrainingOptions(
-            data=dataset.name, data_digest=dataset.digest, channels=dataset.channels, **values
-        )
+    options = TrainingOptions(
+        data=dataset.name, data_digest=dataset.digest, channels=dataset.channels, **values
     )
+    check_batches(options)
     return options, dataset
 
 
@@ -321,8 +315,6 @@ def plan_without_data(args: dict[str, Any], given: set[str]) -> tuple[TrainingOp
             raise
     values = preset_options(args, given, args["data"])
     labels = 5 if values.pop("labels", False) else 0
-    values["seed"] = args["seed"]
-    values["precision"] = pick_precision(values.get("precision", "fp32"), pick_device(args["device"]))
     options = TrainingOptions(data=args["data"], data_digest="", label_count=labels, **values)
     return options, f"{args['data']}: not on this machine; run without --dry-run to see how to get it"
 

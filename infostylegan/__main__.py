@@ -1,6 +1,6 @@
 """The commands of `python -m infostylegan`.
 
-Each command imports what it needs when it runs, so that --help answers at once.
+Each command imports what it needs when it runs.
 """
 
 from __future__ import annotations
@@ -10,14 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dnnlib.cli import Failure
+
 if TYPE_CHECKING:
     from infostylegan.data.packing import Packed
-
-
-class Failure(click.ClickException):
-    """A mistake in what the user gave, shown as one message without a traceback."""
-
-    exit_code = 2
 
 
 class Commands(click.Group):

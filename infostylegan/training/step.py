@@ -94,7 +94,7 @@ def share_codes(D: Discriminator, c: Tensor, share: bool) -> Tensor:
     a generator whose codes have each become one picture is easily told from the data.
     """
     group = D.score_head.group
-    if not share or len(c) % group or not len(D.codes):
+    if not share or len(c) % group:
         return c
     first = c[: len(c) // group].repeat(group, 1)
     discrete = torch.tensor([code.kind != "unif" for code in D.codes], dtype=torch.bool, device=c.device)
