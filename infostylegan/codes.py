@@ -54,6 +54,11 @@ class CategoricalPosterior:
     def mean(self) -> Tensor:
         return self.logits.softmax(dim=1)
 
+    @property
+    def log_probs(self) -> Tensor:
+        """Log-probability of every value, [N, K]."""
+        return self.logits.log_softmax(dim=1)
+
     def log_prob(self, value: Tensor) -> Tensor:
         return -F.cross_entropy(self.logits, value.long(), reduction="none")
 
@@ -65,6 +70,11 @@ class BernoulliPosterior:
     @property
     def mean(self) -> Tensor:
         return self.logit.sigmoid()
+
+    @property
+    def log_probs(self) -> Tensor:
+        """Log-probability of either value, [N, 2]."""
+        return torch.stack([F.logsigmoid(-self.logit), F.logsigmoid(self.logit)], dim=1)
 
     def log_prob(self, value: Tensor) -> Tensor:
         return -F.binary_cross_entropy_with_logits(self.logit, value, reduction="none")

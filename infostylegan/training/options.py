@@ -49,7 +49,7 @@ class TrainingOptions:
     sigma_min: float = 0.2
     beta: float = 1.0
     beta_uniform: float | None = None
-    beta_real: float = 0.0  # rises from 0 over beta_ramp_kimg
+    beta_real: float = 0.0
     beta_start: float | None = None  # beta at the first image, rising linearly to beta over beta_ramp_kimg
     beta_ramp_kimg: float = 0.0
     share_codes: bool = False
@@ -166,7 +166,7 @@ class TrainingOptions:
         return LossSettings(
             beta=start + (self.beta - start) * ramp,
             beta_uniform=self.beta if self.beta_uniform is None else self.beta_uniform,
-            beta_real=self.beta_real * ramp,
+            beta_real=self.beta_real,
             share_codes=self.share_codes,
             margin=self.margin,
             views=self.views,

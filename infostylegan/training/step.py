@@ -16,7 +16,7 @@ from dnnlib import distributed
 from infostylegan.codes import CodeSpec
 from infostylegan.growth import Phase
 from infostylegan.losses import (
-    aggregate_information,
+    agreed_information,
     discriminator_logistic,
     generator_logistic,
     information,
@@ -34,7 +34,7 @@ class LossSettings:
 
     beta: float = 1.0
     beta_uniform: float | None = None
-    beta_real: float = 0.0  # weight of the information that Q reads from real images (discrete codes)
+    beta_real: float = 0.0  # weight of what Q reads alike from two views of a real image (discrete codes)
     share_codes: bool = False  # discrete codes in common within each minibatch-stddev group of fakes
     margin: float = 0.0  # nats below its ceiling from which a discrete code's information earns G no more
     views: float = 0.0  # strength of the random views that the discrete codes are read through; 0: none
@@ -87,6 +87,17 @@ def read_information(
     return information(D.codes, posterior, c)
 
 
+def read_reals(D: Discriminator, real: Tensor, judged: Judgement, fade: float, views: float) -> Tensor:
+    """What Q reads alike from two random views of each real image (without views: from the image), [codes].
+
+    It depends on averages over the (micro-)batch.
+    """
+    if views <= 0.0:
+        return agreed_information(D.codes, judged.posterior, judged.posterior)
+    one = D.posterior(random_view(real, views), fade=fade)
+    return agreed_information(D.codes, one, D.posterior(random_view(real, views), fade=fade))
+
+
 def share_codes(D: Discriminator, c: Tensor, share: bool) -> Tensor:
     """Codes [N, codes] such that the fakes of one minibatch-stddev group have their discrete codes in common.
 
@@ -131,8 +142,8 @@ def discriminator_step(
         if informed:
             loss = loss - read_information(D, fake, judged_fake, c[part], fade, settings.views) @ weights
         if settings.beta_real > 0.0:
-            # Averages over the micro-batch: Q is to use every value of a code on the reals, too.
-            loss = loss - settings.beta_real * aggregate_information(D.codes, judged_real.posterior).sum()
+            agreed = read_reals(D, x.detach(), judged_real, fade, settings.views)
+            loss = loss - settings.beta_real * agreed.sum()
         if r1_weight > 0.0:
             penalty = r1_penalty(judged_real.score, x)
             loss = loss + 0.5 * r1_weight * penalty

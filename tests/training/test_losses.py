@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from infostylegan import CodeSpec, Discriminator
 from infostylegan.losses import (
-    aggregate_information,
+    agreed_information,
     discriminator_logistic,
     generator_logistic,
     information,
@@ -155,43 +155,74 @@ def test_without_codes_there_is_no_information():
 # ---- what Q reads from real images ---------------------------------------------------------------------
 
 
-@given(st.integers(0, 2**31), st.integers(1, 7))
-def test_what_q_reads_from_images_is_the_entropy_of_its_mean_less_the_mean_of_its_entropies(seed, n):
-    spec = CodeSpec.parse("cat:3,unif:1,bern:1")
-    params = torch.randn(n, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    x = params.numpy()
-    three = scipy.special.softmax(x[:, :3], axis=1)
-    one = scipy.special.expit(x[:, 5:])
+def two_views(n, seed):
+    """Q of a cat:3, a unif:1 and a bern:1 for two views of n images; its probabilities by scipy."""
+    draw = torch.Generator().manual_seed(seed)
+    params = [torch.randn(n, 6, generator=draw, dtype=torch.float64) for _ in range(2)]
+    three = [scipy.special.softmax(x.numpy()[:, :3], axis=1) for x in params]
+    one = [scipy.special.expit(x.numpy()[:, 5:]) for x in params]
+    return params, [three, None, [np.concatenate([1 - p, p], axis=1) for p in one]]
+
+
+SPEC = CodeSpec.parse("cat:3,unif:1,bern:1")
+
+
+@given(st.integers(0, 2**31), st.integers(1, 7), st.floats(0.5, 3.0))
+def test_what_two_views_agree_on_is_the_entropy_of_qs_mean_less_their_cross_entropy(seed, n, evenness):
+    params, probabilities = two_views(n, seed)
     expected = []
-    for p in (three, None, np.concatenate([one, 1 - one], axis=1)):
-        nats = 0 if p is None else scipy.stats.entropy(p.mean(0)) - scipy.stats.entropy(p, axis=1).mean()
-        expected.append(nats)
-    got = aggregate_information(spec, spec.posterior(params))
+    for pair in probabilities:
+        if pair is None:
+            expected.append(0.0)
+            continue
+        p, q = pair
+        entropy = scipy.stats.entropy(np.concatenate(pair).mean(0))
+        cross = [scipy.stats.entropy(a) + scipy.stats.entropy(a, b) for a, b in [*zip(p, q), *zip(q, p)]]
+        expected.append(evenness * entropy - np.mean(cross))
+    got = agreed_information(SPEC, *(SPEC.posterior(x) for x in params), evenness)
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
 
 
-def test_a_q_that_is_sure_of_each_image_and_uses_all_values_equally_reads_the_ceiling():
+@given(st.integers(0, 2**31), st.integers(1, 7))
+def test_with_equal_views_and_weights_it_is_the_information_that_q_reads_from_the_batch(seed, n):
+    (params, _), probabilities = two_views(n, seed)
+    posterior = SPEC.posterior(params)
+    got = agreed_information(SPEC, posterior, posterior, evenness=1.0)
+    expected = [
+        0.0 if pair is None else scipy.stats.entropy(pair[0].mean(0)) - scipy.stats.entropy(pair[0].T).mean()
+        for pair in probabilities
+    ]
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
+
+
+def test_a_q_that_is_sure_consistent_and_even_reads_the_weighted_ceiling_and_one_that_is_not_less():
     spec = CodeSpec.parse("cat:3,bern:1")
-    params = (
+    sure = (
         torch.cat([torch.eye(3).repeat(2, 1), torch.tensor([[1.0], [1], [1], [-1], [-1], [-1]])], dim=1) * 60
     )
     ceilings = torch.tensor(list(spec.ceilings().values()))
-    torch.testing.assert_close(aggregate_information(spec, spec.posterior(params)), ceilings)
-    one_value = params[:1].expand(6, -1)
-    got = aggregate_information(spec, spec.posterior(one_value))
-    torch.testing.assert_close(got, torch.zeros(2), rtol=0, atol=1e-6)
+
+    def read(one, two):
+        return agreed_information(spec, spec.posterior(one), spec.posterior(two), evenness=1.5)
+
+    torch.testing.assert_close(read(sure, sure), 1.5 * ceilings)
+    one_value = sure[:1].expand(6, -1)
+    torch.testing.assert_close(read(one_value, one_value), torch.zeros(2), rtol=0, atol=1e-6)
+    torch.testing.assert_close(read(0 * sure, 0 * sure), 0.5 * ceilings)
+    assert (read(sure, sure.roll(1, dims=0)) < 0).all()
 
 
 @pytest.mark.parametrize("logit", [5.0, 20.0, 200.0, 1e4])
 def test_the_gradient_of_what_q_reads_is_finite_however_sure_q_is(logit):
     spec = CodeSpec.parse("cat:3,bern:1")
     params = (torch.tensor([[1.0, 0, 0, 1], [0, 1, 0, 1], [1, 0, 0, 1]]) * logit).requires_grad_()
-    aggregate_information(spec, spec.posterior(params)).sum().backward()
+    other = spec.posterior(params.roll(1, dims=0))
+    agreed_information(spec, spec.posterior(params), other).sum().backward()
     assert params.grad.isfinite().all()
 
 
 def test_without_codes_nothing_is_read():
-    assert aggregate_information(CodeSpec.parse("none"), []).shape == (0,)
+    assert agreed_information(CodeSpec.parse("none"), [], []).shape == (0,)
 
 
 def test_beta_weighs_every_code_unless_uniform_codes_have_a_weight_of_their_own():

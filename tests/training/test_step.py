@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from infostylegan import CodeSpec, Discriminator, Generator
 from infostylegan.growth import Phase
-from infostylegan.losses import aggregate_information, information
+from infostylegan.losses import agreed_information, information
 from infostylegan.training import step as module
 from infostylegan.training.loop import MAX_SKIPPED_IN_A_ROW, TrainingError, check_finite
 from infostylegan.training.options import TrainingOptions
@@ -25,6 +25,7 @@ from infostylegan.training.step import (
     fade_reals,
     generator_step,
     micro_batches,
+    read_reals,
     share_codes,
     train_step,
     update_ema,
@@ -173,11 +174,22 @@ def test_reals_teach_q_too_where_what_it_reads_from_them_has_a_weight():
     plain, _ = d_step(G, D, r1_weight=0.0)
     found, _ = d_step(G, D, r1_weight=0.0, settings=LossSettings(beta_real=0.3))
     D.zero_grad()
-    aggregate_information(D.codes, D(reals()).posterior).sum().backward()
+    posterior = D(reals()).posterior
+    agreed_information(D.codes, posterior, posterior).sum().backward()
     extra = gradients(D)
     assert extra.keys() == {name for name in plain if "score_head" not in name}
     expected = {name: g - 0.3 * extra.get(name, 0.0) for name, g in plain.items()}
     same(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_with_views_q_is_taught_to_say_the_same_of_two_views_of_a_real_image():
+    _, D = networks()
+    torch.manual_seed(0)
+    one, two = (D.posterior(random_view(reals(), 0.5)) for _ in range(2))
+    expected = agreed_information(D.codes, one, two)
+    torch.manual_seed(0)
+    torch.testing.assert_close(read_reals(D, reals(), D(reals()), 1.0, 0.5), expected)
+    assert not torch.allclose(expected, agreed_information(D.codes, one, one))
 
 
 def test_a_step_without_r1_leaves_it_out_of_the_statistics():
