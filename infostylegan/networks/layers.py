@@ -7,12 +7,18 @@ gain / sqrt(fan_in) at run time. Filtering and bias-activation go through `cuda_
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cuda_ops import bias_act, filter2d, setup_filter
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 GAIN = math.sqrt(2.0)
 SLOPE = 0.2
@@ -69,9 +75,25 @@ class EqualizedLinear(nn.Module):
         bias: Tensor | None = self.bias
         if bias is not None and self.bias_scale != 1.0:
             bias = bias * self.bias_scale
+        # The input is scaled in place of the weights: it is the smaller of the two by far, and the weights
+        # would be written anew at every call.
+        x = x * self.weight_scale
         if self.activate:
-            return lrelu(F.linear(x, self.weight * self.weight_scale), bias)
-        return F.linear(x, self.weight * self.weight_scale, bias)
+            return lrelu(F.linear(x, self.weight), bias)
+        return F.linear(x, self.weight, bias)
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A kernel made ready from a weight, and what tells whether the weight is still the same."""
+
+    kernel: Tensor
+    weight: Tensor  # shares the memory of the weight, so that no other tensor can come to stand there
+    version: int
+
+    def is_of(self, weight: Tensor, dtype: torch.dtype) -> bool:
+        same = self.weight.data_ptr() == weight.data_ptr() and self.weight.dtype == weight.dtype
+        return same and self.version == weight._version and self.kernel.dtype == dtype
 
 
 class EqualizedConv2d(nn.Module):
@@ -83,7 +105,13 @@ class EqualizedConv2d(nn.Module):
 
     `dtype` is the type in which the product is computed (torch.bfloat16 or None for that of the input);
     weights and results keep theirs.
+
+    In eval mode with a frozen weight (`requires_grad` False, as `load_generator` gives it) the kernel is made
+    ready once and kept until the weight changes. Optimisers, assignments and in-place operations are noticed;
+    an in-place change through `weight.data` is not, as torch hides it: call `train()` or `eval()` after one.
     """
+
+    shifts: Tensor
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel: int = 3, *, gain: float = GAIN, resample: str = ""
@@ -94,29 +122,77 @@ class EqualizedConv2d(nn.Module):
         self.resample = resample
         self.padding = kernel // 2
         self.dtype: torch.dtype | None = None
+        self._folded: Folded | None = None
+        if resample:
+            self.register_buffer("shifts", shift_matrix(kernel, resample), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         out_type = x.dtype
-        weight = self.weight * self.weight_scale
-        if self.resample == "up":
-            weight = sum_of_shifts(weight.flip((2, 3))).transpose(0, 1)
-        elif self.resample == "down":
-            weight = sum_of_shifts(weight) * 0.25
         if self.dtype is not None:
-            x, weight = x.to(self.dtype), weight.to(self.dtype)
+            x = x.to(self.dtype)
+        kernel = self.kernel(x.dtype)
         if self.resample == "up":
-            y = F.conv_transpose2d(x, weight, stride=2, padding=1)
+            y = F.conv_transpose2d(x, kernel, stride=2, padding=1)
         elif self.resample == "down":
-            y = F.conv2d(x, weight, stride=2, padding=1)
+            y = F.conv2d(x, kernel, stride=2, padding=1)
         else:
-            y = F.conv2d(x, weight, padding=self.padding)
+            y = F.conv2d(x, kernel, padding=self.padding)
         return y.to(out_type)
+
+    def kernel(self, dtype: torch.dtype) -> Tensor:
+        """The kernel that is convolved with: [out, in, k, k], or [in, out, k + 1, k + 1] for "up"."""
+        weight = self.weight
+        # Subclasses and stand-ins of a parameter belong to tracers and transforms, whose tensors must not
+        # outlive them.
+        frozen = not (self.training or weight.requires_grad) and type(weight) is nn.Parameter
+        if not frozen or torch.compiler.is_compiling() or torch.jit.is_tracing() or weight.is_inference():
+            self._folded = None
+            return self.fold(dtype)
+        folded = self._folded
+        if folded is None or not folded.is_of(weight, dtype):
+            # A tensor made in inference mode could not take part in a later call outside of it.
+            with torch.inference_mode(False), torch.no_grad():
+                folded = Folded(self.fold(dtype).contiguous(), weight.detach(), weight._version)
+            self._folded = folded
+        return folded.kernel
+
+    def fold(self, dtype: torch.dtype) -> Tensor:
+        """The kernel, made anew from the weight; differentiable."""
+        if not self.resample:
+            return (self.weight * self.weight_scale).to(dtype)
+        # As a matrix product it is one pass over the weight, forwards and backwards; shifting and adding
+        # takes ten.
+        k = self.weight.shape[2]
+        summed = self.weight.reshape(-1, k * k) @ (self.shifts * self.weight_scale)
+        kernel = summed.to(dtype).view(*self.weight.shape[:2], k + 1, k + 1)
+        return kernel.transpose(0, 1) if self.resample == "up" else kernel
+
+    def train(self, mode: bool = True) -> Self:
+        self._folded = None
+        return super().train(mode)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._folded = None
+        return super()._apply(fn, recurse)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_folded": None}
 
 
 def sum_of_shifts(weight: Tensor) -> Tensor:
     """[..., k, k] -> [..., k + 1, k + 1]: the kernel convolved with a 2×2 block of ones."""
     w = F.pad(weight, (1, 1, 1, 1))
     return w[..., 1:, 1:] + w[..., :-1, 1:] + w[..., 1:, :-1] + w[..., :-1, :-1]
+
+
+def shift_matrix(kernel: int, resample: str) -> Tensor:
+    """[k², (k + 1)²]: what takes a flat k × k kernel to the flat 4×4 (or wider) one of the fused convolution.
+
+    Its entries are 0, 1 and 1/4, exact in every type.
+    """
+    each = torch.eye(kernel * kernel).view(-1, kernel, kernel)
+    summed = sum_of_shifts(each.flip((1, 2))) if resample == "up" else sum_of_shifts(each) * 0.25
+    return summed.flatten(1)
 
 
 class Blur(nn.Module):
