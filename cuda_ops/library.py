@@ -12,6 +12,7 @@ runs in plain torch here does so with autocast turned off.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -102,7 +103,7 @@ def _fake_upfirdn2d(
     return torch.empty([*x.shape[:2], *size], dtype=x.dtype, device=x.device, memory_format=memory_format(x))
 
 
-_FAKE = {
+_FAKE: dict[str, Callable[..., Any]] = {
     "bias_act": _fake_bias_act,
     "bias_act_backward": _fake_bias_act_backward,
     "bias_act_double_backward": _fake_bias_act_double_backward,
@@ -143,10 +144,12 @@ def _plain_upfirdn2d(
     x: Tensor, f: Tensor, up: list[int], down: list[int], padding: list[int], flip: bool, gain: float
 ) -> Tensor:
     y = ref_impl.upfirdn2d_forward(x, f, *_axes(up, down, padding), flip, gain)
-    return y.clone() if y.data_ptr() == x.data_ptr() else y
+    like = _fake_upfirdn2d(x, f, up, down, padding, flip, gain)
+    # An operator may not hand back its argument, and an axis of one pixel may have come out with any stride.
+    return like.copy_(y) if y.data_ptr() == x.data_ptr() or y.stride() != like.stride() else y
 
 
-_PLAIN = {
+_PLAIN: dict[str, Callable[..., Any]] = {
     "bias_act": _plain_bias_act,
     "bias_act_backward": _plain_bias_act_backward,
     "bias_act_double_backward": _plain_bias_act_double_backward,
@@ -187,13 +190,10 @@ class _Rules:
         with_db = ctx.needs_input_grad[1]
         if act == "linear" and gain == 1 and clamp is None:
             dx = dy  # and thus no pass over it but the sum's
-            db = None
-            if with_db:
-                db = dy.sum([d for d in range(dy.ndim) if d != dim], dtype=compute_dtype(dy.dtype))
+            db = ref_impl.sum_along(dy, dim, compute_dtype(dy.dtype)) if with_db else None
         else:
             dx, db = self.ops.bias_act_backward(dy, None, ref, b, *ctx.math, ctx.ref_is_output, with_db)
-        db = db.to(ctx.bias_dtype) if with_db else None
-        return dx, db, None, None, None, None, None
+        return dx, db.to(ctx.bias_dtype) if db is not None and with_db else None, None, None, None, None, None
 
     # ---- bias_act_backward: linear in dy and dy_b, so that its gradient in those is itself
 
@@ -251,14 +251,14 @@ class _Rules:
         again = torch.is_grad_enabled()
         with torch.enable_grad(), no_autocast(ctx.saved_tensors[3]):
             # Views, so that an argument that is computed from another one isn't traced back to it here.
-            own = [
+            own: list[Any] = [
                 None if t is None else t.view_as(t) if again else t.detach().requires_grad_(need)
                 for t, need in zip(ctx.saved_tensors, ctx.needs_input_grad)
             ]
             results = ref_impl.bias_act_double_backward(*own, *ctx.math)
             pairs = [(r, g) for r, g in zip(results, grads) if g is not None and r.requires_grad]
             wanted = [t for t, need in zip(own, ctx.needs_input_grad) if need]
-            found: Any = [None] * len(wanted)
+            found: list[Tensor | None] = [None] * len(wanted)
             if pairs:
                 found = list(
                     torch.autograd.grad(

@@ -117,8 +117,9 @@ def _slope(u: Tensor, act: str, alpha: float) -> Tensor:
     if act == "linear":
         return torch.ones_like(u)
     if act in ("relu", "lrelu"):
-        slope = torch.where(u > 0, 1.0, alpha if act == "lrelu" else 0.0).to(u.dtype)
-        return torch.where(u.isnan(), u, slope)
+        # Of two plain numbers torch.where would make a float32 tensor.
+        low = torch.full_like(u, alpha if act == "lrelu" else 0.0)
+        return torch.where(u.isnan(), u, torch.where(u > 0, 1.0, low))
     if act == "tanh":
         return 1 - u.tanh().square()
     if act in ("elu", "selu"):
@@ -159,8 +160,10 @@ def _within(d: Tensor, u: Tensor, act: str, alpha: float, gain: float, clamp: fl
     return torch.where((gain * _activation(u, act, alpha)).abs() > clamp, 0.0, d)
 
 
-def _sum_to(t: Tensor, dim: int) -> Tensor:
-    return t.sum([d for d in range(t.ndim) if d != dim])
+def sum_along(t: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
+    """[t.shape[dim]]: the sum over every other axis (torch takes an empty list of axes for all of them)."""
+    others = [d for d in range(t.ndim) if d != dim]
+    return t.sum(others, dtype=dtype) if others else t.to(dtype or t.dtype)
 
 
 def _add(t: Tensor, b: Tensor | None, dim: int) -> Tensor:
@@ -193,7 +196,7 @@ def bias_act_backward(
     else:
         u = _add(ref, b, dim)
         dx = grad * _within(_slope(u, act, alpha), u, act, alpha, gain, clamp)
-    return dx.to(dy.dtype), _sum_to(dx, dim)
+    return dx.to(dy.dtype), sum_along(dx, dim)
 
 
 def bias_act_double_backward(
@@ -213,7 +216,7 @@ def bias_act_double_backward(
     u = _add(x, b, dim)
     d_dy = t * _within(_slope(u, act, alpha), u, act, alpha, gain, clamp)
     d_x = t * _add(dy, None, dim) * _within(_curvature(u, act), u, act, alpha, gain, clamp)
-    return d_dy.to(dy.dtype), d_x.to(x.dtype), _sum_to(d_x, dim)
+    return d_dy.to(dy.dtype), d_x.to(x.dtype), sum_along(d_x, dim)
 
 
 # ----------------------------------------------------------------------------------------------- upfirdn2d

@@ -4,41 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .bias_act import check_dtype, compute_dtype, resolve_impl
+from . import reference
+from .backends import resolve_impl
+from .bias_act import check_dtype
+from .reference import SEPARABLE_FROM, Axis
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
-
-# From so many taps on, two passes with a 1-D filter are preferred to one with its 2-D outer product. By the
-# convention that users of StyleGAN know; it's also about where the second pass over the image begins to pay.
-_SEPARABLE_FROM = 8
-
-
-class _Axis(NamedTuple):
-    """What the op does along one axis."""
-
-    up: int
-    down: int
-    pad0: int
-    pad1: int
-
-    def out_size(self, size: int, taps: int) -> int:
-        return (size * self.up + self.pad0 + self.pad1 - taps + self.down) // self.down
-
-    def transposed(self, size: int, taps: int) -> _Axis:
-        """The axis of the gradient, which maps `out_size` back to `size`."""
-        end = size * self.up - self.out_size(size, taps) * self.down + self.pad0 - self.up + 1
-        return _Axis(up=self.down, down=self.up, pad0=taps - self.pad0 - 1, pad1=end)
-
-
-_IDLE = _Axis(up=1, down=1, pad0=0, pad1=0)
 
 
 def setup_filter(
@@ -79,7 +56,7 @@ def setup_filter(
     if taps.ndim > 2 or taps.numel() == 0:
         raise ValueError(f"setup_filter: f must have shape [taps] or [fh, fw], got {tuple(taps.shape)}")
     if separable is None:
-        separable = taps.ndim == 1 and taps.numel() >= _SEPARABLE_FROM
+        separable = taps.ndim == 1 and taps.numel() >= SEPARABLE_FROM
     if separable and taps.ndim == 2:
         raise ValueError(f"setup_filter: separable=True needs a 1-D f, got shape {tuple(taps.shape)}")
     if taps.ndim == 1 and not separable:
@@ -129,10 +106,10 @@ def upfirdn2d(
         TypeError: `x` or `f` is of a type that the op doesn't take.
         ValueError: unknown `impl`; a shape, factor or padding that makes no sense or leaves no output; `f` is
             on another device than `x`, or requires a gradient.
-        RuntimeError: the back end asked for isn't built.
+        RuntimeError: the back end asked for isn't built, or can't take `x`.
     """
-    resolve_impl("upfirdn2d", impl)
     check_dtype("upfirdn2d", "x", x)
+    ops = resolve_impl("upfirdn2d", impl, x)
     if x.ndim != 4 or x.shape[2] < 1 or x.shape[3] < 1:
         raise ValueError(
             f"upfirdn2d: x must have shape [N, C, H, W] with H and W at least 1, got {tuple(x.shape)}"
@@ -145,14 +122,18 @@ def upfirdn2d(
     up_x, up_y = _factors("up", up)
     down_x, down_y = _factors("down", down)
     x0, x1, y0, y1 = _padding(padding)
-    axis_x, axis_y = _Axis(up_x, down_x, x0, x1), _Axis(up_y, down_y, y0, y1)
+    axis_x, axis_y = Axis(up_x, down_x, x0, x1), Axis(up_y, down_y, y0, y1)
     out_h, out_w = axis_y.out_size(x.shape[2], f.shape[0]), axis_x.out_size(x.shape[3], f.shape[-1])
     if out_h < 1 or out_w < 1:
         raise ValueError(
             f"upfirdn2d: no output is left ({out_h}x{out_w}): x {tuple(x.shape)}, f {tuple(f.shape)}, "
             f"up {up}, down {down}, padding {padding}"
         )
-    return _apply(x, f, axis_x, axis_y, bool(flip_filter), float(gain))
+    if ops is None:
+        return reference.upfirdn2d(x, f, axis_x, axis_y, bool(flip_filter), float(gain))
+    return ops.upfirdn2d(
+        x, f, [up_x, up_y], [down_x, down_y], [x0, x1, y0, y1], bool(flip_filter), float(gain)
+    )
 
 
 def filter2d(
@@ -270,107 +251,3 @@ def _padding(value: int | Sequence[int]) -> tuple[int, int, int, int]:
     if len(values) != 4:
         raise ValueError(f"upfirdn2d: padding must be an int, [x, y] or [x0, x1, y0, y1], got {value!r}")
     return values[0], values[1], values[2], values[3]
-
-
-# -------------------------------------------------------------------------------------- reference back end
-
-
-def _apply(x: Tensor, f: Tensor, axis_x: _Axis, axis_y: _Axis, flip: bool, gain: float) -> Tensor:
-    """The op on checked arguments, differentiable."""
-    if x.requires_grad and torch.is_grad_enabled():
-        return _UpFirDn2d.apply(x, f, axis_x, axis_y, flip, gain)
-    return _upfirdn2d_ref(x, f, axis_x, axis_y, flip, gain)  # exporters see plain torch
-
-
-class _UpFirDn2d(torch.autograd.Function):
-    """The op with its gradient, which is the op itself with other arguments; hence any order.
-
-    Autograd could differentiate the reference by itself, but its double backward of a grouped convolution is
-    several times slower, and it would hold on to the image. There is no jvp, as torch.compile refuses
-    functions that have one.
-    """
-
-    generate_vmap_rule = True  # for torch.func.vmap, as in gradients per image
-
-    @staticmethod
-    def forward(x: Tensor, f: Tensor, axis_x: _Axis, axis_y: _Axis, flip: bool, gain: float) -> Tensor:
-        return _upfirdn2d_ref(x, f, axis_x, axis_y, flip, gain)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, f, *ctx.args = inputs
-        ctx.save_for_backward(f)
-        ctx.size = x.shape[2:]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (f,) = ctx.saved_tensors
-        axis_x, axis_y, flip, gain = ctx.args
-        h, w = ctx.size
-        axis_x, axis_y = axis_x.transposed(w, f.shape[-1]), axis_y.transposed(h, f.shape[0])
-        return _apply(grads[0], f, axis_x, axis_y, not flip, gain), None, None, None, None, None
-
-
-def _upfirdn2d_ref(x: Tensor, f: Tensor, axis_x: _Axis, axis_y: _Axis, flip: bool, gain: float) -> Tensor:
-    """The specification."""
-    memory_format = _memory_format(x)
-    if x.numel() == 0:  # conv2d refuses to have no channels
-        size = axis_y.out_size(x.shape[2], f.shape[0]), axis_x.out_size(x.shape[3], f.shape[-1])
-        return x.new_empty([*x.shape[:2], *size])
-    f = (f.flip(list(range(f.ndim))) if flip else f).to(compute_dtype(x.dtype))
-    y = x.to(f.dtype)
-    with _no_autocast(x):
-        if f.ndim == 2:
-            y = _convolve(y, f * gain, axis_x, axis_y)
-        elif f.numel() < _SEPARABLE_FROM:
-            y = _convolve(y, torch.outer(f, f) * gain, axis_x, axis_y)
-        else:
-            y = _convolve(y, f[None, :] * gain, axis_x, _IDLE)
-            y = _convolve(y, f[:, None], _IDLE, axis_y)
-    return y.to(x.dtype).contiguous(memory_format=memory_format)
-
-
-def _convolve(x: Tensor, f: Tensor, axis_x: _Axis, axis_y: _Axis) -> Tensor:
-    """The op for a true convolution of each channel of x [N, C, H, W] with f [fh, fw] of the same type."""
-    fh, fw = f.shape
-    c = x.shape[1]
-    if axis_x.up == axis_y.up == 1:
-        # conv2d correlates, hence the flip; it pads both sides alike, hence what is padded before.
-        px = max(0, min(axis_x.pad0, axis_x.pad1))
-        py = max(0, min(axis_y.pad0, axis_y.pad1))
-        x = _pad(x, axis_x.pad0 - px, axis_x.pad1 - px, axis_y.pad0 - py, axis_y.pad1 - py)
-        weight = f.flip([0, 1]).expand(c, 1, fh, fw)
-        return F.conv2d(x, weight, padding=(py, px), stride=(axis_y.down, axis_x.down), groups=c)
-
-    # A transposed convolution inserts zeros and convolves without multiplying by those zeros. It yields every
-    # place that some pixel reaches: beyond those where the filter lies inside the unpadded image, taps - 1
-    # more at the start and taps - up more at the end (it puts no zeros after the last pixel). Padding keeps
-    # some of them; the rest is cut off, by the convolution itself as far as both ends lose alike.
-    x0, x1 = fw - 1 - axis_x.pad0, fw - axis_x.up - axis_x.pad1
-    y0, y1 = fh - 1 - axis_y.pad0, fh - axis_y.up - axis_y.pad1
-    px, py = max(0, min(x0, x1)), max(0, min(y0, y1))
-    weight = f.expand(c, 1, fh, fw)
-    y = F.conv_transpose2d(x, weight, padding=(py, px), stride=(axis_y.up, axis_x.up), groups=c)
-    y = _pad(y, px - x0, px - x1, py - y0, py - y1)
-    return y[:, :, :: axis_y.down, :: axis_x.down]
-
-
-def _pad(x: Tensor, x0: int, x1: int, y0: int, y1: int) -> Tensor:
-    """Pad x [N, C, H, W] with zeros, or crop it; a crop may take more than there is and leave but zeros."""
-    n, c, h, w = x.shape
-    if min(x0, x1) <= -w or min(y0, y1) <= -h:
-        return x.new_zeros([n, c, h + y0 + y1, w + x0 + x1])
-    return F.pad(x, [x0, x1, y0, y1]) if x0 or x1 or y0 or y1 else x
-
-
-def _no_autocast(x: Tensor) -> AbstractContextManager[Any]:
-    """Autocast would round the filter and a float32 image to half precision."""
-    kind = x.device.type
-    on = kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind)
-    return torch.autocast(kind, enabled=False) if on else nullcontext()
-
-
-def _memory_format(x: Tensor) -> torch.memory_format:
-    """The memory format to give a result for `x` [N, C, H, W], also if `x` is a slice of another tensor."""
-    nhwc = x.shape[1] > 1 and x.stride(1) == 1 and not x.is_contiguous()
-    return torch.channels_last if nhwc else torch.contiguous_format

@@ -1,0 +1,26 @@
+// Runs a lambda on torch's threads; a piece of memory that frees itself.
+#pragma once
+#include "parallel.h"
+#include "simd.h"
+
+namespace isg::ISG_NS {
+namespace {
+
+template <class F>
+void parallel(int64_t n, int64_t grain, F f) {
+  cpu::parallel_range(n, grain, [](void* g, int64_t begin, int64_t end) { (*static_cast<F*>(g))(begin, end); }, &f);
+}
+
+template <class T>
+struct Scratch {
+  T* data;
+  explicit Scratch(int64_t count) : data(static_cast<T*>(cpu::allocate(static_cast<size_t>(count) * sizeof(T)))) {
+    memset(data, 0, static_cast<size_t>(count) * sizeof(T));
+  }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  ~Scratch() { cpu::release(data); }
+};
+
+}  // namespace
+}  // namespace isg::ISG_NS

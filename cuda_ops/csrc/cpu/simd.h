@@ -1,0 +1,277 @@
+// Vectors of one instruction set. This file and those that include it are compiled once for each set, with the
+// flags of that set. So everything here is in an anonymous namespace and no standard header with inline functions
+// may be included: the linker keeps one copy of such a function, which could be one that the machine can't run.
+#pragma once
+#include <stdint.h>
+#include <string.h>
+
+#include "../ops.h"
+
+#if defined(ISG_SIMD_avx512)
+#include <immintrin.h>
+#define ISG_NS cpu_avx512
+#define ISG_BYTES 64
+#elif defined(ISG_SIMD_avx2)
+#include <immintrin.h>
+#define ISG_NS cpu_avx2
+#define ISG_BYTES 32
+#else
+#define ISG_NS cpu_base
+#define ISG_BYTES 16
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+#endif
+
+#define ISG_INLINE inline __attribute__((always_inline))
+
+namespace isg::ISG_NS {
+namespace {
+
+constexpr int kFloats = ISG_BYTES / 4, kDoubles = ISG_BYTES / 8;
+
+typedef float VF __attribute__((vector_size(ISG_BYTES)));
+typedef int32_t VI __attribute__((vector_size(ISG_BYTES)));
+typedef uint32_t VU __attribute__((vector_size(ISG_BYTES)));
+typedef double VD __attribute__((vector_size(ISG_BYTES)));
+typedef uint16_t VH __attribute__((vector_size(ISG_BYTES / 2)));  // as many as floats in a VF
+
+struct Half { uint16_t bits; };
+struct BFloat16 { uint16_t bits; };
+
+template <class To, class From>
+ISG_INLINE To bits_as(From from) {
+  static_assert(sizeof(To) == sizeof(From), "");
+  To to;
+  memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+template <class V, class P>
+ISG_INLINE V load_raw(const P* p) {
+  V v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+
+ISG_INLINE VF splat(float s) { return s - VF{}; }
+ISG_INLINE VD splat(double s) { return s - VD{}; }
+
+// ---- half types to float and back; round to nearest even, NaN stays NaN, subnormals are kept
+
+ISG_INLINE VF widen(BFloat16, VH h) { return bits_as<VF>(__builtin_convertvector(h, VU) << 16); }
+
+ISG_INLINE VH narrow(BFloat16, VF v) {
+  const VU u = bits_as<VU>(v);
+  const VU rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
+  return __builtin_convertvector(v != v ? (u >> 16) | 0x40 : rounded, VH);
+}
+
+#if defined(ISG_SIMD_avx512)
+ISG_INLINE VF widen(Half, VH h) { return bits_as<VF>(_mm512_cvtph_ps(bits_as<__m256i>(h))); }
+ISG_INLINE VH narrow(Half, VF v) {
+  return bits_as<VH>(_mm512_cvtps_ph(bits_as<__m512>(v), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+#elif defined(ISG_SIMD_avx2)
+ISG_INLINE VF widen(Half, VH h) { return bits_as<VF>(_mm256_cvtph_ps(bits_as<__m128i>(h))); }
+ISG_INLINE VH narrow(Half, VF v) {
+  return bits_as<VH>(_mm256_cvtps_ph(bits_as<__m256>(v), _MM_FROUND_TO_NEAREST_INT));
+}
+#else
+ISG_INLINE VF widen(Half, VH h) {
+  const VU u = __builtin_convertvector(h, VU);
+  const VU magnitude = (u & 0x7fff) << 13;
+  // The product moves the exponent to float's bias, and makes normal numbers of subnormal ones.
+  const VU finite = bits_as<VU>(bits_as<VF>(magnitude) * 0x1p112f);
+  return bits_as<VF>((magnitude >= 0x0f800000u ? magnitude | 0x7f800000 : finite) | ((u & 0x8000) << 16));
+}
+ISG_INLINE VH narrow(Half, VF v) {
+  const VU u = bits_as<VU>(v), magnitude = u & 0x7fffffff;
+  // Below the least normal half: adding 0.5 leaves the half's bits in the low end of the sum, rounded by the adder.
+  const VU tiny = bits_as<VU>(bits_as<VF>(magnitude) + 0.5f) - 0x3f000000;
+  const VU normal = (magnitude - 0x38000000 + 0xfff + ((magnitude >> 13) & 1)) >> 13;
+  VU h = magnitude < 0x38800000u ? tiny : normal;
+  h = magnitude >= 0x477ff000u ? VU{} + 0x7c00 : h;
+  h = magnitude > 0x7f800000u ? VU{} + 0x7e00 : h;
+  return __builtin_convertvector(h | ((u >> 16) & 0x8000), VH);
+}
+#endif
+
+// ---- the memory type T: what it is computed in, and how a vector of that is read and written
+
+template <class T>
+struct Memory;
+
+template <>
+struct Memory<float> {
+  using Scalar = float;
+  using Vector = VF;
+  static constexpr int kLanes = kFloats;
+  static ISG_INLINE VF load(const float* p) { return load_raw<VF>(p); }
+  static ISG_INLINE void store(float* p, VF v) { memcpy(p, &v, sizeof v); }
+#if defined(ISG_SIMD_avx512)
+  static ISG_INLINE VF load_n(const float* p, int n) {
+    return bits_as<VF>(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p));
+  }
+  static ISG_INLINE void store_n(float* p, VF v, int n) {
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), bits_as<__m512>(v));
+  }
+#else
+  static ISG_INLINE VF load_n(const float* p, int n) {
+    VF v = {};
+    for (int i = 0; i < n; i++) v[i] = p[i];
+    return v;
+  }
+  static ISG_INLINE void store_n(float* p, VF v, int n) {
+    for (int i = 0; i < n; i++) p[i] = v[i];
+  }
+#endif
+};
+
+template <>
+struct Memory<double> {
+  using Scalar = double;
+  using Vector = VD;
+  static constexpr int kLanes = kDoubles;
+  static ISG_INLINE VD load(const double* p) { return load_raw<VD>(p); }
+  static ISG_INLINE void store(double* p, VD v) { memcpy(p, &v, sizeof v); }
+  static ISG_INLINE VD load_n(const double* p, int n) {
+    VD v = {};
+    for (int i = 0; i < n; i++) v[i] = p[i];
+    return v;
+  }
+  static ISG_INLINE void store_n(double* p, VD v, int n) {
+    for (int i = 0; i < n; i++) p[i] = v[i];
+  }
+};
+
+template <class T>
+struct HalfMemory {
+  using Scalar = float;
+  using Vector = VF;
+  static constexpr int kLanes = kFloats;
+  static ISG_INLINE VF load(const T* p) { return widen(T{}, load_raw<VH>(p)); }
+  static ISG_INLINE void store(T* p, VF v) {
+    const VH h = narrow(T{}, v);
+    memcpy(p, &h, sizeof h);
+  }
+#if defined(ISG_SIMD_avx512)
+  static ISG_INLINE VF load_n(const T* p, int n) {
+    return widen(T{}, bits_as<VH>(_mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << n) - 1), p)));
+  }
+  static ISG_INLINE void store_n(T* p, VF v, int n) {
+    _mm256_mask_storeu_epi16(p, static_cast<__mmask16>((1u << n) - 1), bits_as<__m256i>(narrow(T{}, v)));
+  }
+#else
+  static ISG_INLINE VF load_n(const T* p, int n) {
+    VH h = {};
+    for (int i = 0; i < n; i++) h[i] = p[i].bits;
+    return widen(T{}, h);
+  }
+  static ISG_INLINE void store_n(T* p, VF v, int n) {
+    const VH h = narrow(T{}, v);
+    for (int i = 0; i < n; i++) p[i].bits = h[i];
+  }
+#endif
+};
+template <> struct Memory<Half> : HalfMemory<Half> {};
+template <> struct Memory<BFloat16> : HalfMemory<BFloat16> {};
+
+// ---- stores past the cache, for results too large to be found there again; p aligned to the vector
+
+ISG_INLINE void stream(float* p, VF v) {
+#if defined(ISG_SIMD_avx512)
+  _mm512_stream_ps(p, bits_as<__m512>(v));
+#elif defined(ISG_SIMD_avx2)
+  _mm256_stream_ps(p, bits_as<__m256>(v));
+#elif defined(__SSE2__)
+  _mm_stream_ps(p, bits_as<__m128>(v));
+#else
+  memcpy(p, &v, sizeof v);
+#endif
+}
+ISG_INLINE void stream(double* p, VD v) { stream(reinterpret_cast<float*>(p), bits_as<VF>(v)); }
+template <class T>
+ISG_INLINE void stream(T* p, VF v) {
+  const VH h = narrow(T{}, v);
+#if defined(ISG_SIMD_avx512)
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(p), bits_as<__m256i>(h));
+#elif defined(ISG_SIMD_avx2)
+  _mm_stream_si128(reinterpret_cast<__m128i*>(p), bits_as<__m128i>(h));
+#else
+  memcpy(p, &h, sizeof h);
+#endif
+}
+ISG_INLINE void stream_fence() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
+template <class T>
+ISG_INLINE void put(T* p, typename Memory<T>::Vector v, bool streaming) {
+  if (streaming) stream(p, v);
+  else Memory<T>::store(p, v);
+}
+
+// From so many bytes on a result is written past the cache. Measured: below it the next reader finds it in the
+// cache; above, reading the lines that are to be overwritten costs up to half of the time.
+constexpr int64_t kStreamBytes = int64_t{24} << 20;
+
+ISG_INLINE bool may_stream(const void* p, int64_t row_bytes, int64_t total_bytes) {
+  return total_bytes >= kStreamBytes && reinterpret_cast<uintptr_t>(p) % ISG_BYTES == 0 && row_bytes % ISG_BYTES == 0;
+}
+
+// ---- shuffles for factors of 2
+
+#if defined(__clang__) || __GNUC__ >= 12
+#define ISG_SHUFFLE(Mask, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define ISG_SHUFFLE(Mask, a, b, ...) __builtin_shuffle(a, b, (Mask{__VA_ARGS__}))
+#endif
+typedef int64_t VL __attribute__((vector_size(ISG_BYTES)));
+
+#if ISG_BYTES == 64
+#define ISG_F_LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define ISG_F_HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#define ISG_F_EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
+#define ISG_F_ODD 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
+#define ISG_D_LOW 0, 8, 1, 9, 2, 10, 3, 11
+#define ISG_D_HIGH 4, 12, 5, 13, 6, 14, 7, 15
+#define ISG_D_EVEN 0, 2, 4, 6, 8, 10, 12, 14
+#define ISG_D_ODD 1, 3, 5, 7, 9, 11, 13, 15
+#elif ISG_BYTES == 32
+#define ISG_F_LOW 0, 8, 1, 9, 2, 10, 3, 11
+#define ISG_F_HIGH 4, 12, 5, 13, 6, 14, 7, 15
+#define ISG_F_EVEN 0, 2, 4, 6, 8, 10, 12, 14
+#define ISG_F_ODD 1, 3, 5, 7, 9, 11, 13, 15
+#define ISG_D_LOW 0, 4, 1, 5
+#define ISG_D_HIGH 2, 6, 3, 7
+#define ISG_D_EVEN 0, 2, 4, 6
+#define ISG_D_ODD 1, 3, 5, 7
+#else
+#define ISG_F_LOW 0, 4, 1, 5
+#define ISG_F_HIGH 2, 6, 3, 7
+#define ISG_F_EVEN 0, 2, 4, 6
+#define ISG_F_ODD 1, 3, 5, 7
+#define ISG_D_LOW 0, 2
+#define ISG_D_HIGH 1, 3
+#define ISG_D_EVEN 0, 2
+#define ISG_D_ODD 1, 3
+#endif
+
+ISG_INLINE VF interleave_low(VF a, VF b) { return ISG_SHUFFLE(VI, a, b, ISG_F_LOW); }
+ISG_INLINE VF interleave_high(VF a, VF b) { return ISG_SHUFFLE(VI, a, b, ISG_F_HIGH); }
+ISG_INLINE VF evens(VF a, VF b) { return ISG_SHUFFLE(VI, a, b, ISG_F_EVEN); }
+ISG_INLINE VF odds(VF a, VF b) { return ISG_SHUFFLE(VI, a, b, ISG_F_ODD); }
+ISG_INLINE VD interleave_low(VD a, VD b) { return ISG_SHUFFLE(VL, a, b, ISG_D_LOW); }
+ISG_INLINE VD interleave_high(VD a, VD b) { return ISG_SHUFFLE(VL, a, b, ISG_D_HIGH); }
+ISG_INLINE VD evens(VD a, VD b) { return ISG_SHUFFLE(VL, a, b, ISG_D_EVEN); }
+ISG_INLINE VD odds(VD a, VD b) { return ISG_SHUFFLE(VL, a, b, ISG_D_ODD); }
+
+ISG_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+ISG_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+ISG_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+}  // namespace
+}  // namespace isg::ISG_NS
