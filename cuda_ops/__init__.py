@@ -4,7 +4,7 @@ Every op takes ``impl="auto" | "cuda" | "cpu" | "ref"``. ``ref`` is plain torch 
 every other back end is tested against; ``auto`` picks the fastest back end that can take the input.
 
 reference     both ops, and the derivatives of bias_act, in plain torch
-library       the operators of torch.library that native kernels implement: shapes, gradients, vmap
+library       the operators of torch.library that native kernels implement: shapes, gradients
 build         compiles the kernels in csrc/ into a cache
 backends      which back ends there are, and which of them a call runs on
 """

@@ -159,8 +159,7 @@ def resolve_impl(op: str, impl: str, x: Tensor) -> Operators | None:
         return None
     device = x.device.type
     if impl == "auto":
-        # What is exported should run where this package is not, hence as plain torch.
-        if device not in ("cpu", "cuda") or _exporting() or not _ready(device, True):
+        if device not in ("cpu", "cuda") or _needs_plain_torch() or not _ready(device, True):
             return None
         return OPERATORS
     if not _ready(impl, False):
@@ -174,11 +173,15 @@ def resolve_impl(op: str, impl: str, x: Tensor) -> Operators | None:
     return BACKENDS[impl].operators
 
 
-def _exporting() -> bool:
+def _needs_plain_torch() -> bool:
+    # What is exported should run where this package is not.
     if torch.jit.is_scripting() or torch.jit.is_tracing():
         return True
     is_exporting = getattr(torch.compiler, "is_exporting", None)  # absent before torch 2.7
-    return is_exporting is not None and is_exporting()
+    if is_exporting is not None and is_exporting():
+        return True
+    # torch.func (vmap, grad, ...) knows no gradients of operators defined outside torch.
+    return torch._C._are_functorch_transforms_active()
 
 
 def _switched_off() -> bool:

@@ -2,8 +2,9 @@
 
 `bindings.cpp` registers kernels for them. Everything that torch must know beyond the numbers is told here,
 once for every back end: schemas, shapes without data (meta and fake tensors, hence torch.compile and
-torch.export), gradients, vmap. Where no kernel is loaded for a device the operators run in plain torch, so
-that an exported program works wherever this package can be imported.
+torch.export), gradients. Where no kernel is loaded for a device the operators run in plain torch, so that an
+exported program works wherever this package can be imported. Operators with gradients are beyond the
+transforms of torch.func; the reference isn't.
 
 Autocast leaves the operators alone: they run in the type of the image, with float32 filters, and whatever
 runs in plain torch here does so with autocast turned off.
@@ -68,7 +69,6 @@ def define_operators(namespace: str) -> Operators:
             setup_context=getattr(rules, f"{name}_setup"),
             lib=library,
         )
-        torch.library.register_vmap(full_name, getattr(rules, f"{name}_vmap"), lib=library)
     return ops
 
 
@@ -157,7 +157,7 @@ _PLAIN: dict[str, Callable[..., Any]] = {
 }
 
 
-# ------------------------------------------------------------------------------------------- gradients, vmap
+# ------------------------------------------------------------------------------------------- gradients
 
 
 def _axes(up: list[int], down: list[int], padding: list[int]) -> tuple[Axis, Axis]:
@@ -166,7 +166,7 @@ def _axes(up: list[int], down: list[int], padding: list[int]) -> tuple[Axis, Axi
 
 
 class _Rules:
-    """Gradients and batching rules, which call the operators of one namespace."""
+    """Gradients, which call the operators of one namespace."""
 
     def __init__(self, ops: Operators) -> None:
         self.ops = ops
@@ -294,49 +294,3 @@ class _Rules:
             gain,
         )
         return dx, None, None, None, None, None, None
-
-    # ---- vmap: the images of upfirdn2d take the batch in; for bias_act it joins the channels, so that each
-    # batch has biases and bias gradients of its own
-
-    def upfirdn2d_vmap(self, info: Any, in_dims: tuple[Any, ...], x: Tensor, f: Tensor, *rest: Any) -> Any:
-        if in_dims[1] is not None:
-            raise ValueError("upfirdn2d: vmap over filters isn't supported, only over images")
-        x = x.movedim(in_dims[0], 0)
-        y = self.ops.upfirdn2d(x.flatten(0, 1), f, *rest)
-        return y.unflatten(0, x.shape[:2]), 0
-
-    def bias_act_vmap(self, info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
-        return self._vmap(self.ops.bias_act, "xb", info.batch_size, in_dims, args)
-
-    def bias_act_backward_vmap(self, info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
-        return self._vmap(self.ops.bias_act_backward, "xbxb", info.batch_size, in_dims, args)
-
-    def bias_act_double_backward_vmap(self, info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
-        return self._vmap(self.ops.bias_act_double_backward, "xbxxb", info.batch_size, in_dims, args)
-
-    @staticmethod
-    def _vmap(op: Any, kinds: str, size: int, in_dims: tuple[Any, ...], args: tuple[Any, ...]) -> Any:
-        """`kinds`: for each tensor x for one like the image, b for one of biases."""
-        dim = args[len(kinds)]
-        shape: torch.Size | None = None
-        folded: list[Any] = []
-        for kind, batch_dim, t in zip(kinds, in_dims, args):
-            if t is None:
-                folded.append(None)
-                continue
-            at = dim if kind == "x" else 0
-            t = (
-                t.unsqueeze(at).expand(*t.shape[:at], size, *t.shape[at:])
-                if batch_dim is None
-                else t.movedim(batch_dim, at)
-            )
-            shape = t.shape if kind == "x" else shape
-            folded.append(t.flatten(at, at + 1))
-        assert shape is not None
-        results = op(*folded, dim, *args[len(kinds) + 1 :])
-        if isinstance(results, Tensor):
-            return results.unflatten(dim, shape[dim : dim + 2]), dim
-        # The last result is the bias gradient, empty unless it was asked for.
-        images = [r.unflatten(dim, shape[dim : dim + 2]) for r in results[:-1]]
-        db = results[-1].reshape(size, -1)
-        return (*images, db), (*[dim] * len(images), 0)
