@@ -30,6 +30,15 @@ class Judgement:
     posterior: list[Posterior]
 
 
+def pixels_first(x: Tensor) -> Tensor:
+    """x [N, C, H, W] laid out in memory as [N, H, W, C] on a CPU.
+
+    The trunk keeps to the layout of its input, and convolutions on a CPU work in this one: they need not
+    rearrange their operands, which is a fifth of the time of a small bfloat16 network.
+    """
+    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
+
+
 class FromRGB(nn.Module):
     """1×1 convolution from image channels, leaky ReLU."""
 
@@ -39,7 +48,7 @@ class FromRGB(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
     def forward(self, image: Tensor) -> Tensor:
-        return lrelu(self.conv(image), self.bias)
+        return pixels_first(lrelu(self.conv(pixels_first(image)), self.bias))
 
 
 class DownBlock(nn.Module):

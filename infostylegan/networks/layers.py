@@ -130,7 +130,7 @@ class EqualizedConv2d(nn.Module):
         out_type = x.dtype
         if self.dtype is not None:
             x = x.to(self.dtype)
-        kernel = self.kernel(x.dtype)
+        kernel = self.kernel(x.dtype, x.shape[2] * x.shape[3])
         if self.resample == "up":
             y = F.conv_transpose2d(x, kernel, stride=2, padding=1)
         elif self.resample == "down":
@@ -139,22 +139,35 @@ class EqualizedConv2d(nn.Module):
             y = F.conv2d(x, kernel, padding=self.padding)
         return y.to(out_type)
 
-    def kernel(self, dtype: torch.dtype) -> Tensor:
-        """The kernel that is convolved with: [out, in, k, k], or [in, out, k + 1, k + 1] for "up"."""
+    def kernel(self, dtype: torch.dtype, pixels: int) -> Tensor:
+        """The kernel that is convolved with: [out, in, k, k], or [in, out, k + 1, k + 1] for "up".
+
+        `pixels` of an image of the input decide how a kernel that is kept lies in memory.
+        """
         weight = self.weight
-        # Subclasses and stand-ins of a parameter belong to tracers and transforms, whose tensors must not
-        # outlive them.
-        frozen = not (self.training or weight.requires_grad) and type(weight) is nn.Parameter
-        if not frozen or torch.compiler.is_compiling() or torch.jit.is_tracing() or weight.is_inference():
+        # What tracers put in the place of a parameter must not outlive them.
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or type(weight) is not nn.Parameter:
+            return self.fold(dtype)
+        if self.training or weight.requires_grad or weight.is_inference():
             self._folded = None
             return self.fold(dtype)
         folded = self._folded
         if folded is None or not folded.is_of(weight, dtype):
             # A tensor made in inference mode could not take part in a later call outside of it.
             with torch.inference_mode(False), torch.no_grad():
-                folded = Folded(self.fold(dtype).contiguous(), weight.detach(), weight._version)
+                folded = Folded(self.ready(self.fold(dtype), pixels), weight.detach(), weight._version)
+            if not has_memory(folded.kernel):
+                return folded.kernel
             self._folded = folded
         return folded.kernel
+
+    def ready(self, kernel: Tensor, pixels: int) -> Tensor:
+        """The kernel in the layout that its convolution is fastest with."""
+        # On few pixels a convolution's time is that of reading the kernel, and oneDNN rearranges that of a
+        # transposed convolution slowly unless its channels come last; the image follows the kernel's layout,
+        # which is not worth it on many pixels.
+        few = self.resample == "up" and pixels <= 256 and kernel.device.type == "cpu"
+        return kernel.contiguous(memory_format=torch.channels_last if few else torch.contiguous_format)
 
     def fold(self, dtype: torch.dtype) -> Tensor:
         """The kernel, made anew from the weight; differentiable."""
@@ -177,6 +190,15 @@ class EqualizedConv2d(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_folded": None}
+
+
+def has_memory(x: Tensor) -> bool:
+    """False for a tensor that stands for another within a transform of torch.func."""
+    try:
+        x.data_ptr()
+    except RuntimeError:
+        return False
+    return True
 
 
 def sum_of_shifts(weight: Tensor) -> Tensor:
