@@ -9,6 +9,10 @@
 #include <cmath>
 #include <limits>
 
+#ifndef ISG_SHARE  // the tests lower it, so that small sums too are made of shares
+#define ISG_SHARE 4096
+#endif
+
 namespace isg {
 namespace {
 
@@ -17,11 +21,13 @@ namespace {
 template <class A>
 struct Math {
   A gain, slope;  // of a piecewise-linear act for positive and for other arguments
+  A least;        // argument of a piecewise-linear act: 0 for relu, as -inf times its slope of 0 would be NaN
   A limit;        // of the clamp; infinity for none
   Act act;
   explicit Math(const BiasActMath& m)
       : gain(static_cast<A>(m.gain)),
         slope(static_cast<A>(m.act == Act::lrelu ? m.gain * m.alpha : m.act == Act::relu ? 0.0 : m.gain)),
+        least(m.act == Act::relu ? A(0) : -std::numeric_limits<A>::infinity()),
         limit(m.clamp < 0 ? std::numeric_limits<A>::infinity() : static_cast<A>(m.clamp)),
         act(m.act) {}
 };
@@ -95,7 +101,7 @@ template <bool PIECEWISE, class A>
 __device__ __forceinline__ A value(const Math<A>& m, A v) {
   A y;
   if (PIECEWISE || m.act <= Act::lrelu) {
-    if (m.act == Act::relu && v < A(0)) v = A(0);  // for -inf, which times 0 is NaN
+    v = v < m.least ? m.least : v;
     y = v * (v > A(0) ? m.gain : m.slope);
   } else {
     y = smooth_value(m.act, v) * m.gain;
@@ -103,19 +109,30 @@ __device__ __forceinline__ A value(const Math<A>& m, A v) {
   return y > m.limit ? m.limit : y < -m.limit ? -m.limit : y;  // lets NaN pass, unlike min and max
 }
 
+template <class A>
+__device__ __forceinline__ bool beyond(const Math<A>& m, A y) {
+  return y > m.limit || y < -m.limit;
+}
+
+// Is a smooth act clamped at v?
+template <class A>
+__device__ __forceinline__ bool clamped(const Math<A>& m, A v) {
+  return m.limit != std::numeric_limits<A>::infinity() && beyond(m, smooth_value(m.act, v) * m.gain);
+}
+
 // dy/dv at v, where v may be the output instead, as ops.h says.
 template <bool PIECEWISE, class A>
 __device__ __forceinline__ A first(const Math<A>& m, A v) {
-  A d, y;
   if (PIECEWISE || m.act <= Act::lrelu) {
-    d = v > A(0) ? m.gain : m.slope;
-    y = v * d;
-    if (v != v) d = v;
-  } else {
-    d = smooth_first(m.act, v) * m.gain;
-    y = m.limit == std::numeric_limits<A>::infinity() ? A(0) : smooth_value(m.act, v) * m.gain;
+    const A d = v > A(0) ? m.gain : m.slope;
+    return beyond(m, v * d) ? A(0) : v != v ? v : d;
   }
-  return y > m.limit || y < -m.limit ? A(0) : d;
+  return clamped(m, v) ? A(0) : smooth_first(m.act, v) * m.gain;
+}
+
+template <class A>
+__device__ __forceinline__ A second(const Math<A>& m, A v) {
+  return m.act <= Act::lrelu || clamped(m, v) ? A(0) : smooth_second(m.act, v) * m.gain;
 }
 
 // Not dy * d where d is 0, so that an infinite dy that the act blocks stays blocked.
@@ -216,11 +233,8 @@ struct SecondOrder {
     for (int k = 0; k < W; k++) {
       const int j = ACROSS ? k : 0;
       const A v = to_acc(at.v[k]) + c[j].b, tk = to_acc(t.v[k]) + c[j].ddb;
-      const A one = first<false>(m, v);
-      // Beyond the clamp the first derivative is 0 all around, and so is the second.
-      const A two = m.act <= Act::lrelu || one == A(0) ? A(0) : smooth_second(m.act, v) * m.gain;
-      const A d = times(tk * to_acc(g.v[k]), two);
-      out_dy.v[k] = from_acc<T>(times(tk, one));
+      const A d = times(tk * to_acc(g.v[k]), second(m, v));
+      out_dy.v[k] = from_acc<T>(times(tk, first<false>(m, v)));
       out_x.v[k] = from_acc<T>(d);
       sum[j] += d;
     }
@@ -304,7 +318,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
       for (int k = 0; k < W; k++) part[k][threadIdx.x] += part[k][threadIdx.x + (half << g.lanes)];
   }
-  // Each thread of row 0 wrote what it reads here by itself.
+  // What a thread of row 0 reads here it wrote by itself.
   if (row == 0 && inside)
 #pragma unroll
     for (int k = 0; k < W; k++) sums.to[size_t(c + k) * sums.slots + sums.slot + s] = part[k][threadIdx.x];
@@ -351,7 +365,7 @@ struct Plan {
     inner_pieces = ceil_div(s.inner, piece.inner);
     // About 2048 blocks fill a large GPU; a block should have some thousand elements to make up for its summing.
     const int64_t tiles = piece.inner > 1 ? piece.channels : ceil_div(piece.channels, 128);
-    const int64_t most = piece.inner > 1 ? ceil_div(piece.outer * piece.inner, 4096) : ceil_div(piece.outer, 64);
+    const int64_t most = piece.inner > 1 ? ceil_div(piece.outer * piece.inner, ISG_SHARE) : ceil_div(piece.outer, ISG_SHARE / 64);
     splits = std::max<int64_t>(1, std::min(most, ceil_div(2048, tiles)));
     slots = ceil_div(s.outer, piece.outer) * inner_pieces * splits;
   }

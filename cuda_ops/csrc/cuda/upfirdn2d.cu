@@ -14,7 +14,7 @@
 #define ISG_MAX_BLOCKS 1048576
 #endif
 #ifndef ISG_FEW_THREADS  // below so many threads, images are cut into shorter strips
-#define ISG_FEW_THREADS 262144
+#define ISG_FEW_THREADS 131072
 #endif
 
 namespace isg {

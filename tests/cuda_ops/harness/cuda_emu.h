@@ -104,7 +104,7 @@ EMU_SWITCH_ASM
 struct Context {
   void* sp;
 };
-inline void prepare(Context& c, char* stack, void (*entry)()) {
+EMU_RAW inline void prepare(Context& c, char* stack, void (*entry)()) {
   uintptr_t top = reinterpret_cast<uintptr_t>(stack + kStack) & ~uintptr_t(15);
   void** sp = reinterpret_cast<void**>(top) - 2;  // as a call leaves the stack: 8 beside a multiple of 16
   *sp = reinterpret_cast<void*>(entry);
@@ -112,17 +112,17 @@ inline void prepare(Context& c, char* stack, void (*entry)()) {
   std::memset(sp, 0, 6 * sizeof(void*));
   c.sp = sp;
 }
-__attribute__((noinline)) inline void change(Context& from, Context& to) { emu_switch(&from.sp, to.sp); }
+EMU_RAW inline void change(Context& from, Context& to) { emu_switch(&from.sp, to.sp); }
 #else
 using Context = ucontext_t;
-inline void prepare(Context& c, char* stack, void (*entry)()) {
+EMU_RAW inline void prepare(Context& c, char* stack, void (*entry)()) {
   getcontext(&c);
   c.uc_stack.ss_sp = stack;
   c.uc_stack.ss_size = kStack;
   c.uc_link = nullptr;
   makecontext(&c, entry, 0);
 }
-inline void change(Context& from, Context& to) { swapcontext(&from, &to); }
+EMU_RAW inline void change(Context& from, Context& to) { swapcontext(&from, &to); }
 #endif
 
 enum Wait { kRun, kBlock, kWarp, kDone };
