@@ -40,7 +40,7 @@ Op = Callable[..., Tensor]
 
 
 def naive(op: str, f: Tensor) -> Op:
-    """The definition step by step, left to autograd: zeros, padding, grouped convolution, every other pixel."""
+    """The definition step by step, left to autograd: zeros, padding, convolution, every other pixel."""
     taps = f.shape[0]
     up, down = 2 if op == "up2" else 1, 2 if op == "down2" else 1
     before = (taps + up - 1) // 2 if up == 2 else (taps - down + 1) // 2 if down == 2 else taps // 2

@@ -57,8 +57,10 @@ class BuildError(Exception):
 def cache_folder() -> Path:
     """Where builds are kept: ``$INFOSTYLEGAN_CACHE/ops``, else ``infostylegan/ops`` in the user's cache."""
     own = os.environ.get("INFOSTYLEGAN_CACHE")
-    if own:
-        return Path(own).expanduser() / "ops"
+    return Path(own).expanduser() / "ops" if own else _users_cache()
+
+
+def _users_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "infostylegan" / "ops"
 
 
@@ -75,8 +77,9 @@ def find_or_build(backend: str) -> Path:
     key = _digest([recipe, compiler, _version(compiler)])
     folder = cache_folder()
     library = folder / f"{backend}-{key}.so"
-    if library.exists():
-        return library
+    for found in (library, _users_cache() / library.name):  # a cache for one run needs no build of its own
+        if found.exists():
+            return found
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _only_builder(folder / f"{backend}-{key}.lock"):
@@ -100,6 +103,7 @@ def build_ahead(dest: Path) -> list[Path]:
     machine has no CUDA.
     """
     dest.mkdir(parents=True, exist_ok=True)
+    (dest / ".gitignore").write_text("*\n")  # where it lies in a working tree
     made = []
     for backend in ("cpu", "cuda"):
         if backend == "cuda" and cuda_obstacle() is not None:
@@ -171,6 +175,15 @@ def _version(compiler: Sequence[str]) -> str:
         return _run([*compiler, "--version"], timeout=60)
     except BuildError as error:
         raise BuildError(error.reason, "mend it, or name another one in CXX") from error
+
+
+def describe_compiler() -> str:
+    """The compiler that would be used, or why there is none; for people."""
+    try:
+        compiler = _compiler()
+        return f"{shutil.which(compiler[0])}: {_version(compiler).splitlines()[0]}"
+    except BuildError as error:
+        return str(error)
 
 
 # ------------------------------------------------------------------------------------------------ the lock

@@ -42,44 +42,76 @@ struct AxisPlan {
   }
 };
 
-// ---- along y: rows of memory, each with its coefficient, into one row
+// Coefficients of taps, which stay in registers if their number is fixed.
+template <int N, class V>
+struct Taps {
+  V c[N];
+  template <class S>
+  ISG_INLINE Taps(const S* coef, int64_t) {
+    for_each<N>(N, [&](int64_t j) { c[j] = splat(coef[j]); });
+  }
+  ISG_INLINE V operator[](int64_t j) const { return c[j]; }
+  // The sum of at(j) * tap j
+  template <class F>
+  ISG_INLINE V sum(F at) const {
+    V total = at(0) * c[0];
+    for_each<N, 1>(N, [&](int64_t j) __attribute__((always_inline)) { total += at(j) * c[j]; });
+    return total;
+  }
+};
+template <class V>
+struct Taps<-1, V> {
+  const decltype(V{}[0] + V{}[0])* coef;
+  int64_t n;
+  template <class S>
+  ISG_INLINE Taps(const S* coef_, int64_t n_) : coef(coef_), n(n_) {}
+  ISG_INLINE V operator[](int64_t j) const { return splat(coef[j]); }
+  template <class F>
+  ISG_INLINE V sum(F at) const {
+    V total = {};
+    for (int64_t j = 0; j < n; j++) total += at(j) * coef[j];
+    return total;
+  }
+};
 
+// ---- along y: `n` rows of memory, each with its coefficient, into one row
+
+ISG_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
+
+// `soon` is what later rows will read: the processor foresees a walk along memory, not one along several rows.
 template <class T, int N>
-void combine_rows(const T* const* rows, const typename Memory<T>::Scalar* coef, int64_t n, int64_t length,
-                  typename Memory<T>::Scalar* to) {
+ISG_INLINE void combine_rows(const T* from, int64_t stride, const typename Memory<T>::Scalar* coef, int64_t n,
+                             int64_t length, typename Memory<T>::Scalar* to, const T* soon, int64_t down) {
   using M = Memory<T>;
   using V = typename M::Vector;
   using A = Memory<typename M::Scalar>;
-  const int64_t count = N >= 0 ? N : n;
+  const Taps<N, V> taps(coef, n);
   int64_t i = 0;
   for (; i + M::kLanes <= length; i += M::kLanes) {
-    V sum = {};
-    if (count) sum = M::load(rows[0] + i) * coef[0];
-    for (int64_t j = 1; j < count; j++) sum += M::load(rows[j] + i) * coef[j];
-    A::store(to + i, sum);
+    prefetch(soon + i * down);
+    if (down > 1) prefetch(soon + i * down + M::kLanes);
+    A::store(to + i, taps.sum([&](int64_t j) __attribute__((always_inline)) { return M::load(from + j * stride + i); }));
   }
   if (i < length) {
     const int left = static_cast<int>(length - i);
-    V sum = {};
-    if (count) sum = M::load_n(rows[0] + i, left) * coef[0];
-    for (int64_t j = 1; j < count; j++) sum += M::load_n(rows[j] + i, left) * coef[j];
-    A::store_n(to + i, sum, left);
+    const auto at = [&](int64_t j) __attribute__((always_inline)) { return M::load_n(from + j * stride + i, left); };
+    A::store_n(to + i, taps.sum(at), left);
   }
 }
 
 template <class T>
-void combine(const T* const* rows, const typename Memory<T>::Scalar* coef, int64_t n, int64_t length,
-             typename Memory<T>::Scalar* to) {
+ISG_INLINE void combine(const T* from, int64_t stride, const typename Memory<T>::Scalar* coef, int64_t n,
+                        int64_t length, typename Memory<T>::Scalar* to, const T* soon, int64_t down) {
   switch (n) {
-    case 1: return combine_rows<T, 1>(rows, coef, n, length, to);
-    case 2: return combine_rows<T, 2>(rows, coef, n, length, to);
-    case 3: return combine_rows<T, 3>(rows, coef, n, length, to);
-    case 4: return combine_rows<T, 4>(rows, coef, n, length, to);
-    default: return combine_rows<T, -1>(rows, coef, n, length, to);
+    case 1: return combine_rows<T, 1>(from, stride, coef, n, length, to, soon, down);
+    case 2: return combine_rows<T, 2>(from, stride, coef, n, length, to, soon, down);
+    case 3: return combine_rows<T, 3>(from, stride, coef, n, length, to, soon, down);
+    case 4: return combine_rows<T, 4>(from, stride, coef, n, length, to, soon, down);
+    default: return combine_rows<T, -1>(from, stride, coef, n, length, to, soon, down);
   }
 }
 
-// ---- along x: a row of the computing type into a row of memory
+// ---- along x: rows of the computing type into rows of memory
 
 template <class S>
 struct RowOfOne {  // what the outputs of one residue need
@@ -88,105 +120,121 @@ struct RowOfOne {  // what the outputs of one residue need
   int64_t count;
 };
 
+template <class T>
+struct Rows {  // where a block of rows is, and where it goes
+  int64_t count, from_step;
+  T* to;
+  int64_t to_step;
+  bool streaming;
+};
+
 template <int N, class V, class S>
-ISG_INLINE V dot(const S* from, const S* coef, int64_t n) {
+ISG_INLINE V dot(const S* from, const Taps<N, V>& taps) {
+  return taps.sum([&](int64_t j) __attribute__((always_inline)) { return Memory<S>::load(from + j); });
+}
+
+// The same of every other number.
+template <int N, class V, class S>
+ISG_INLINE V dot_pairs(const S* from, const Taps<N, V>& taps, int64_t n) {
   using A = Memory<S>;
-  const int64_t count = N >= 0 ? N : n;
   V sum = {};
-  if (count) sum = A::load(from) * coef[0];
-  for (int64_t j = 1; j < count; j++) sum += A::load(from + j) * coef[j];
+  constexpr int kPairs = N < 0 ? -1 : N / 2;
+  const auto pair = [&](int64_t j) __attribute__((always_inline)) {
+    const V a = A::load(from + 2 * j), b = A::load(from + 2 * j + A::kLanes);
+    sum += evens(a, b) * taps[2 * j];
+    sum += odds(a, b) * taps[2 * j + 1];
+  };
+  for_each<kPairs>(n / 2, pair);
+  if (n % 2) sum += evens(A::load(from + n - 1), A::load(from + n - 1 + A::kLanes)) * taps[n - 1];
   return sum;
 }
 
-template <class T, int N>
-void along_x_same(const RowOfOne<typename Memory<T>::Scalar>& r, T* to, int64_t out, bool streaming) {
+// Down by 1 or by 2.
+template <class T, int N, int Down>
+void along_x_same(const RowOfOne<typename Memory<T>::Scalar>& r, const Rows<T>& rows, int64_t out) {
   using M = Memory<T>;
   using V = typename M::Vector;
-  int64_t o = 0;
-  for (; o + M::kLanes <= out; o += M::kLanes) put(to + o, dot<N, V>(r.from + o, r.coef, r.count), streaming);
-  if (o < out) M::store_n(to + o, dot<N, V>(r.from + o, r.coef, r.count), static_cast<int>(out - o));
-}
-
-template <int N, class V, class S>
-ISG_INLINE V dot_pairs(const S* from, const S* coef, int64_t n) {
-  using A = Memory<S>;
-  const int64_t count = N >= 0 ? N : n;
-  V sum = {};
-  for (int64_t j = 0; j < count; j += 2) {
-    const V a = A::load(from + j), b = A::load(from + j + A::kLanes);
-    sum += evens(a, b) * coef[j];
-    if (j + 1 < count) sum += odds(a, b) * coef[j + 1];
+  const Taps<N, V> taps(r.coef, r.count);
+  const auto* from = r.from;
+  T* to = rows.to;
+  const auto at = [&](int64_t o) __attribute__((always_inline)) {
+    if constexpr (Down == 1) return dot(from + o, taps);
+    else return dot_pairs(from + 2 * o, taps, N < 0 ? r.count : N);
+  };
+  for (int64_t row = 0; row < rows.count; row++, from += rows.from_step, to += rows.to_step) {
+    int64_t o = 0;
+    if (rows.streaming)
+      for (; o + M::kLanes <= out; o += M::kLanes) stream(to + o, at(o));
+    else
+      for (; o + M::kLanes <= out; o += M::kLanes) M::store(to + o, at(o));
+    if (o < out) M::store_n(to + o, at(o), static_cast<int>(out - o));
   }
-  return sum;
-}
-
-template <class T, int N>
-void along_x_down(const RowOfOne<typename Memory<T>::Scalar>& r, T* to, int64_t out, bool streaming) {
-  using M = Memory<T>;
-  using V = typename M::Vector;
-  int64_t o = 0;
-  for (; o + M::kLanes <= out; o += M::kLanes) put(to + o, dot_pairs<N, V>(r.from + 2 * o, r.coef, r.count), streaming);
-  if (o < out) M::store_n(to + o, dot_pairs<N, V>(r.from + 2 * o, r.coef, r.count), static_cast<int>(out - o));
 }
 
 template <class T, int N0, int N1>
-void along_x_up(const RowOfOne<typename Memory<T>::Scalar>& r0, const RowOfOne<typename Memory<T>::Scalar>& r1, T* to,
-                int64_t out, bool streaming) {
+void along_x_up(const RowOfOne<typename Memory<T>::Scalar>& r0, const RowOfOne<typename Memory<T>::Scalar>& r1,
+                const Rows<T>& rows, int64_t out) {
   using M = Memory<T>;
   using V = typename M::Vector;
   constexpr int64_t kLanes = M::kLanes;
-  for (int64_t m = 0; 2 * m < out; m += kLanes) {
-    const V even = dot<N0, V>(r0.from + m, r0.coef, r0.count), odd = dot<N1, V>(r1.from + m, r1.coef, r1.count);
-    const V low = interleave_low(even, odd), high = interleave_high(even, odd);
-    const int64_t left = out - 2 * m;
-    T* at = to + 2 * m;
-    if (left >= 2 * kLanes) {
-      put(at, low, streaming);
-      put(at + kLanes, high, streaming);
-    } else {
-      if (left >= kLanes) M::store(at, low);
-      else M::store_n(at, low, static_cast<int>(left));
-      if (left > kLanes) M::store_n(at + kLanes, high, static_cast<int>(left - kLanes));
+  const Taps<N0, V> taps0(r0.coef, r0.count);
+  const Taps<N1, V> taps1(r1.coef, r1.count);
+  const auto *from0 = r0.from, *from1 = r1.from;
+  T* to = rows.to;
+  for (int64_t row = 0; row < rows.count; row++) {
+    int64_t m = 0;
+    for (; 2 * (m + kLanes) <= out; m += kLanes) {
+      const V even = dot(from0 + m, taps0), odd = dot(from1 + m, taps1);
+      put(to + 2 * m, interleave_low(even, odd), rows.streaming);
+      put(to + 2 * m + kLanes, interleave_high(even, odd), rows.streaming);
     }
+    if (2 * m < out) {
+      const V even = dot(from0 + m, taps0), odd = dot(from1 + m, taps1);
+      const int64_t left = out - 2 * m;
+      if (left >= kLanes) M::store(to + 2 * m, interleave_low(even, odd));
+      else M::store_n(to + 2 * m, interleave_low(even, odd), static_cast<int>(left));
+      if (left > kLanes) M::store_n(to + 2 * m + kLanes, interleave_high(even, odd), static_cast<int>(left - kLanes));
+    }
+    from0 += rows.from_step;
+    from1 += rows.from_step;
+    to += rows.to_step;
   }
 }
 
+// Any factors: scalar, one residue after the other; `to_up` is the distance of its outputs.
 template <class T>
-ISG_INLINE void put_one(T* p, typename Memory<T>::Scalar s) {
-  Memory<T>::store_n(p, splat(s), 1);
-}
-
-// Any factors: scalar, one residue after the other.
-template <class T>
-void along_x_any(const RowOfOne<typename Memory<T>::Scalar>& r, T* to, int64_t outs, int64_t up, int64_t down) {
+void along_x_any(const RowOfOne<typename Memory<T>::Scalar>& r, const Rows<T>& rows, int64_t outs, int64_t to_up,
+                 int64_t down) {
   using S = typename Memory<T>::Scalar;
-  for (int64_t m = 0; m < outs; m++) {
-    const S* from = r.from + m * down;
-    S sum = 0;
-    for (int64_t j = 0; j < r.count; j++) sum += from[j] * r.coef[j];
-    put_one(to + m * up, sum);
-  }
+  for (int64_t row = 0; row < rows.count; row++)
+    for (int64_t m = 0; m < outs; m++) {
+      const S* from = r.from + row * rows.from_step + m * down;
+      S sum = 0;
+      for (int64_t j = 0; j < r.count; j++) sum += from[j] * r.coef[j];
+      Memory<T>::store_n(rows.to + row * rows.to_step + m * to_up, splat(sum), 1);
+    }
 }
 
 // Channels-last: each tap is a vector of channels.
 template <class T, int N>
-void along_x_pixels(const RowOfOne<typename Memory<T>::Scalar>& r, T* to, int64_t outs, int64_t to_step,
-                    int64_t from_step, int64_t channels, bool streaming) {
+void along_x_pixels(const RowOfOne<typename Memory<T>::Scalar>& r, const Rows<T>& rows, int64_t outs, int64_t to_pixel,
+                    int64_t from_pixel, int64_t channels) {
   using M = Memory<T>;
   using V = typename M::Vector;
   using A = Memory<typename M::Scalar>;
-  const int64_t count = N >= 0 ? N : r.count;
-  for (int64_t m = 0; m < outs; m++) {
-    const auto* from = r.from + m * from_step;
-    T* at = to + m * to_step;
-    for (int64_t c = 0; c < channels; c += M::kLanes) {
-      V sum = {};  // the row has room to be read beyond its end
-      if (count) sum = A::load(from + c) * r.coef[0];
-      for (int64_t j = 1; j < count; j++) sum += A::load(from + j * channels + c) * r.coef[j];
-      if (c + M::kLanes <= channels) put(at + c, sum, streaming);
-      else M::store_n(at + c, sum, static_cast<int>(channels - c));
+  const Taps<N, V> taps(r.coef, r.count);
+  for (int64_t row = 0; row < rows.count; row++)
+    for (int64_t m = 0; m < outs; m++) {
+      const auto* from = r.from + row * rows.from_step + m * from_pixel;
+      T* to = rows.to + row * rows.to_step + m * to_pixel;
+      const auto at = [&](int64_t c) __attribute__((always_inline)) {
+        // The rows have room to be read beyond their end.
+        return taps.sum([&](int64_t j) __attribute__((always_inline)) { return A::load(from + j * channels + c); });
+      };
+      int64_t c = 0;
+      for (; c + M::kLanes <= channels; c += M::kLanes) put(to + c, at(c), rows.streaming);
+      if (c < channels) M::store_n(to + c, at(c), static_cast<int>(channels - c));
     }
-  }
 }
 
 #define ISG_BY_COUNT(n, CALL) \
@@ -198,7 +246,7 @@ void along_x_pixels(const RowOfOne<typename Memory<T>::Scalar>& r, T* to, int64_
     default: CALL(-1);        \
   }
 
-// The whole pass along x, out of a row that holds input x.lowest() at its start.
+// The whole pass along x, out of rows that hold input x.lowest() at their start.
 template <class T>
 class AlongX {
   using S = typename Memory<T>::Scalar;
@@ -217,33 +265,34 @@ class AlongX {
     }
   }
 
-  void operator()(const S* row, const S* coefficients, T* to, bool streaming) const {
+  void operator()(const S* row, const S* coefficients, const Rows<T>& rows) const {
     const auto residue = [&](int64_t r) {
       return RowOfOne<S>{row + from.data[r], coefficients + coef.data[r], count.data[r]};
     };
     if (channels == 1 && x.up == 1 && x.down <= 2) {
       const RowOfOne<S> r = residue(0);
-#define ISG_SAME(N) along_x_same<T, N>(r, to, x.out, streaming)
-#define ISG_DOWN(N) along_x_down<T, N>(r, to, x.out, streaming)
+#define ISG_SAME(N) along_x_same<T, N, 1>(r, rows, x.out)
+#define ISG_DOWN(N) along_x_same<T, N, 2>(r, rows, x.out)
       if (x.down == 1) { ISG_BY_COUNT(r.count, ISG_SAME) } else { ISG_BY_COUNT(r.count, ISG_DOWN) }
       return;
     }
     if (channels == 1 && x.up == 2 && x.down == 1 && residues == 2) {
       const RowOfOne<S> r0 = residue(0), r1 = residue(1);
-      if (r0.count == 2 && r1.count == 2) along_x_up<T, 2, 2>(r0, r1, to, x.out, streaming);
-      else if (r0.count == 2 && r1.count == 1) along_x_up<T, 2, 1>(r0, r1, to, x.out, streaming);
-      else if (r0.count == 1 && r1.count == 2) along_x_up<T, 1, 2>(r0, r1, to, x.out, streaming);
-      else along_x_up<T, -1, -1>(r0, r1, to, x.out, streaming);
+      if (r0.count == 2 && r1.count == 2) along_x_up<T, 2, 2>(r0, r1, rows, x.out);
+      else if (r0.count == 2 && r1.count == 1) along_x_up<T, 2, 1>(r0, r1, rows, x.out);
+      else if (r0.count == 1 && r1.count == 2) along_x_up<T, 1, 2>(r0, r1, rows, x.out);
+      else along_x_up<T, -1, -1>(r0, r1, rows, x.out);
       return;
     }
     for (int64_t i = 0; i < residues; i++) {
       const RowOfOne<S> r = residue(i);
       const int64_t outs = ceil_div(x.out - i, x.up);
+      Rows<T> shifted = rows;
+      shifted.to += i * channels;
       if (channels == 1) {
-        along_x_any(r, to + i, outs, x.up, x.down);
+        along_x_any(r, shifted, outs, x.up, x.down);
       } else {
-#define ISG_PIXELS(N) \
-  along_x_pixels<T, N>(r, to + i * channels, outs, x.up * channels, x.down * channels, channels, streaming)
+#define ISG_PIXELS(N) along_x_pixels<T, N>(r, shifted, outs, x.up * channels, x.down * channels, channels)
         ISG_BY_COUNT(r.count, ISG_PIXELS)
       }
     }
@@ -311,52 +360,59 @@ int32_t upfirdn2d_typed(const Upfirdn2d& p) {
     y_count.data[o] = y.count(o);
   }
 
-  const int64_t low = x.lowest(), high = x.highest();                   // columns that are read,
+  const int64_t low = x.lowest(), high = x.highest();                        // columns that are read,
   const int64_t begin = most(0, low), end = most(begin, least(x.in, high));  // and which of them exist
-  // A vector may be read beyond the end of a row, two where every other number counts; the first even as a whole.
-  const int64_t row_size = (most(high - low, 1) + 2) * channels + 4 * kFloats * most(1, x.down);
-  const int64_t out_row = x.out * channels;
-
-  const int64_t chunk = most(1, least(y.out, 8192 / most(1, out_row)));  // rows of one piece of work
+  constexpr int64_t kAlign = 64 / sizeof(S);
+  const int64_t before = (begin - low) * channels, lead = ceil_div(before, kAlign) * kAlign - before;
+  const int64_t row_size = ceil_div(lead + (most(high, begin) - low) * channels, kAlign) * kAlign;
+  const int64_t out_row = x.out * channels, in_row = x.in * channels, length = (end - begin) * channels;
+  // Rows of a block go along y first, then along x, so that they are read when their stores are long done; yet
+  // few enough of them that they stay in the first-level cache.
+  const int64_t block = most(1, least(32, 12288 / (row_size * static_cast<int64_t>(sizeof(S)))));
+  const int64_t chunk = most(1, least(y.out, most(block, 8192 / out_row)));  // rows of one piece of work
   const int64_t chunks = ceil_div(y.out, chunk);
   const T* const in = static_cast<const T*>(p.x);
   T* const out = static_cast<T*>(p.y);
-  const int64_t bytes = planes * y.out * out_row * static_cast<int64_t>(sizeof(T));
-  const bool streaming = may_stream(out, (p.channels_last ? channels : out_row) * static_cast<int64_t>(sizeof(T)), bytes);
+  constexpr int64_t kSize = sizeof(T);
+  const bool streaming =
+      may_stream(out, (p.channels_last ? channels : out_row) * kSize, planes * y.out * out_row * kSize);
+  const int64_t ahead = most(0, 8192 / kSize - y.down * in_row);
 
   parallel(planes * chunks, ceil_div(16384, chunk * out_row), [&](int64_t from, int64_t to) {
     const AlongX<T> along_x(x, channels);
     const AlongX<S> along_x_plain(x, channels);
-    Scratch<S> row_memory(row_size), sum_memory(separable ? 1 : 2 * (out_row + kFloats));
-    Scratch<S> row_coef(most(1, ny));
-    Scratch<const T*> rows(most(1, ny));
-    S* const row = row_memory.data + (begin - low) * channels;
+    // A vector may be read beyond the end of the last row, two where every other number counts.
+    Scratch<S> row_memory(block * row_size + (4 + 2 * x.down) * kFloats + channels);
+    Scratch<S> sum_memory(separable ? 1 : 2 * (out_row + kFloats));
+    S *const row = row_memory.data + lead, *const exists = row + before;
     for (int64_t piece = from; piece < to; piece++) {
       const int64_t plane = piece / chunks, oy_begin = piece % chunks * chunk;
-      const T* const image = in + (plane * y.in * x.in + begin) * channels;
-      for (int64_t oy = oy_begin; oy < least(y.out, oy_begin + chunk); oy++) {
+      const int64_t oy_end = least(y.out, oy_begin + chunk);
+      const T* const image = in + plane * y.in * in_row + begin * channels;
+      for (int64_t oy = oy_begin; oy < oy_end; oy += separable ? block : 1) {
         T* const to_row = out + (plane * y.out + oy) * out_row;
-        const int64_t first = y_first.data[oy], phase = y_phase.data[oy], count = y_count.data[oy];
-        // Rows outside the image are zero.
-        const int64_t j0 = most(0, -first), j1 = least(count, y.in - first);
         if (separable) {
-          int64_t n = 0;
-          for (int64_t j = j0; j < j1; j++, n++) {
-            rows.data[n] = image + (first + j) * x.in * channels;
-            row_coef.data[n] = cy[phase * ny + j];
+          const int64_t rows = least(block, oy_end - oy);
+          for (int64_t r = 0; r < rows; r++) {
+            const int64_t first = y_first.data[oy + r];
+            // Rows outside the image are zero.
+            const int64_t j0 = most(0, -first), j1 = most(j0, least(y_count.data[oy + r], y.in - first));
+            const T* const at = image + (j1 > j0 ? first + j0 : 0) * in_row;
+            combine(at, in_row, cy + y_phase.data[oy + r] * ny + j0, j1 - j0, length, exists + r * row_size,
+                    at + (j1 - j0) * in_row + ahead, y.down);
           }
-          combine<T>(rows.data, row_coef.data, n, (end - begin) * channels, row);
-          along_x(row_memory.data, cx, to_row, streaming);
+          along_x(row, cx, Rows<T>{rows, row_size, to_row, out_row, streaming});
           continue;
         }
         S *const sum = sum_memory.data, *const part = sum + out_row + kFloats;
         memset(sum, 0, static_cast<size_t>(out_row) * sizeof(S));
-        for (int64_t j = j0; j < j1; j++) {
+        const int64_t first = y_first.data[oy], phase = y_phase.data[oy];
+        for (int64_t j = most(0, -first); j < least(y_count.data[oy], y.in - first); j++) {
           const S one = 1;
-          const T* const only = image + (first + j) * x.in * channels;
-          combine<T>(&only, &one, 1, (end - begin) * channels, row);
+          const T* const at = image + (first + j) * in_row;
+          combine(at, 0, &one, 1, length, exists, at, 1);
           const int64_t tap = y.start + y.step * (phase + y.up * j);
-          along_x_plain(row_memory.data, cx + tap * x.up * nx, part, false);
+          along_x_plain(row, cx + tap * x.up * nx, Rows<S>{1, 0, part, 0, false});
           for (int64_t i = 0; i < out_row; i++) sum[i] += part[i];
         }
         int64_t i = 0;
