@@ -69,7 +69,9 @@ def profile(arch: int, planes: int, size: int) -> list[dict]:
     # Strips are cut by the number of threads; fewer planes must count as much.
     few = max(1, 131072 * PLANES // planes)
     defines = (f"-DISG_FEW_THREADS={few}",)
-    pattern = "forward_kernelIfLi4ELb1|rowsILi4EN.*FirstOrderIfLb1|add_upIf|planesIfLi[12]ELi[12]ELb[01]ELi[12]E"
+    pattern = (
+        "forward_kernelIfLi4ELb1|rowsILi4EN.*FirstOrderIfLb1|add_upIf|planesIfLi[12]ELi[12]ELb[01]ELi[12]E"
+    )
     program = cuda_harness.Harness().translated(
         cuda_harness.HARNESS / "profile.cpp", arch, pattern, defines, profile=True
     )
@@ -80,11 +82,15 @@ def profile(arch: int, planes: int, size: int) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--arch", type=int, choices=LIMITS, default=80)
     parser.add_argument("--planes", type=int, default=1024, help="images times channels (default 1024)")
     parser.add_argument("--size", type=int, default=256, help="side of an input image (default 256)")
-    parser.add_argument("--json", action="store_true", help="one line of JSON an operation instead of a table")
+    parser.add_argument(
+        "--json", action="store_true", help="one line of JSON an operation instead of a table"
+    )
     args = parser.parse_args()
     if not cuda_harness.nvcc() or not cuda_harness.compiler():
         parser.exit(1, "cuda_static: nvcc and a C++ compiler are needed; set CUDA_HOME\n")
@@ -94,16 +100,29 @@ def main() -> None:
         if row.pop("status"):
             parser.exit(1, f"cuda_static: {row['operation']} failed\n")
         of_kernel = figures[KERNEL[row["operation"]]]
-        rows.append({**row, **of_kernel, "occupancy": occupancy(args.arch, of_kernel["registers"], of_kernel["shared"])})
+        rows.append(
+            {
+                **row,
+                **of_kernel,
+                "occupancy": occupancy(args.arch, of_kernel["registers"], of_kernel["shared"]),
+            }
+        )
     if args.json:
         for row in rows:
             print(json.dumps({"arch": args.arch, "planes": args.planes, "size": args.size, **row}))
         return
-    print(f"sm_{args.arch}, fp32, {args.planes} planes of {args.size}x{args.size}, 256 threads a block; by output:\n")
-    print("| kernel | registers | spills | shared | occupancy | global access | PTX instructions | bytes in sectors (floor) | shared wavefronts x32 | shuffles |")
+    print(
+        f"sm_{args.arch}, fp32, {args.planes} planes of {args.size}x{args.size}, 256 threads a block; by output:\n"
+    )
+    print(
+        "| kernel | registers | spills | shared | occupancy | global access | PTX instructions | bytes in sectors (floor) | shared wavefronts x32 | shuffles |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|")
     for r in rows:
-        widest = [max(int(k.split()[1]) for k in r["global_access"] if k.startswith(kind)) for kind in ("load", "store")]
+        widest = [
+            max(int(k.split()[1]) for k in r["global_access"] if k.startswith(kind))
+            for kind in ("load", "store")
+        ]
         print(
             f"| {r['operation']} | {r['registers']} | {r['spills']} | {r['shared']} | {r['occupancy']:.0%} | "
             f"{widest[0]}-bit in, {widest[1]}-bit out | {r['instructions']:.2f} | {r['bytes']:.2f} ({r['least_bytes']:.0f}) | "

@@ -30,6 +30,14 @@ namespace isg {
 namespace {
 
 constexpr int kThreads = 256;
+// Blocks of so many threads that fill a multiprocessor; asking for more is an error.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 750
+constexpr int kFullBlocks = 4;
+#elif defined(__CUDA_ARCH__) && (__CUDA_ARCH__ / 10 == 86 || __CUDA_ARCH__ / 10 == 87 || __CUDA_ARCH__ / 10 == 89 || __CUDA_ARCH__ >= 1200)
+constexpr int kFullBlocks = 6;
+#else
+constexpr int kFullBlocks = 8;
+#endif
 constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr int64_t kMaxElements = ISG_MAX_ELEMENTS;  // of one launch: indices within it fit 32 bits
 

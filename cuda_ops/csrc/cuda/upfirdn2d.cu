@@ -166,7 +166,7 @@ __device__ __forceinline__ void add_row(A (&out)[OUT], const A (&w)[N], const A 
 }
 
 template <class T, int UP, int DOWN, bool SEPARABLE, int LEFT>
-__global__ void __launch_bounds__(kThreads, sizeof(T) == 8 || LEFT == kAnyLeft ? 2 : 8)
+__global__ void __launch_bounds__(kThreads, sizeof(T) == 8 || LEFT == kAnyLeft ? 2 : kFullBlocks)
     upfirdn2d_planes(const Fir<T> p, const Strips g) {
   using A = acc_t<T>;
   using Tl = Tile<UP, DOWN>;

@@ -141,15 +141,19 @@ class Harness:
         kernels = self._compile(f"emulated-{sanitizer}.o", HARNESS / "emulated_kernels.cpp", flags)
         return self._link(f"driver-emulated-{sanitizer}", [self._driver(), kernels], sanitize)
 
-    def ptx(self, kernel: str, arch: int, defines: Sequence[str] = SMALL) -> tuple[Path, Path]:
-        """nvcc's object of a kernel file, and the PTX in it."""
+    def compiled(self, kernel: str, arch: int, defines: Sequence[str] = SMALL) -> tuple[Path, Path, Path]:
+        """A kernel file compiled by nvcc, strictly: the object, its PTX, and what nvcc and ptxas said."""
         name = f"{kernel}-{arch}-{hashlib.sha256(' '.join(defines).encode()).hexdigest()[:8]}"
-        keep = self.folder / f"{name}.keep"
+        keep, log = self.folder / f"{name}.keep", self.folder / f"{name}.log"
         keep.mkdir(exist_ok=True)
-        source = self.csrc / "cuda" / f"{kernel}.cu"
-        flags = [*NVCC_FLAGS, *defines, f"-arch=compute_{arch}", "--keep", "--keep-dir", keep]
-        compiled = self._make(f"{name}.o", lambda to: [nvcc() or "nvcc", *flags, "-c", source, "-o", to])
-        return compiled, keep / f"{kernel}.ptx"
+        target = self.folder / f"{name}.o"
+        if not target.exists():
+            source, part = self.csrc / "cuda" / f"{kernel}.cu", self.folder / f"{os.getpid()}-{name}.o"
+            code = f"-gencode=arch=compute_{arch},code=[sm_{arch},compute_{arch}]"
+            flags = [*NVCC_FLAGS, *STRICT, *defines, code, "-Xcompiler", "-fPIC,-Wall,-Wextra"]
+            log.write_text(run([nvcc() or "nvcc", *flags, "--keep", "--keep-dir", keep, "-c", source, "-o", part]))
+            part.replace(target)
+        return target, keep / f"{kernel}.ptx", log
 
     def translated(
         self, program: Path, arch: int, pattern: str, defines: Sequence[str] = SMALL, profile: bool = False
@@ -162,7 +166,7 @@ class Harness:
         counting = ["-DPTX_PROFILE"] if profile else []
         objects = []
         for kernel in KERNELS:
-            compiled, ptx = self.ptx(kernel, arch, defines)
+            compiled, ptx, _ = self.compiled(kernel, arch, defines)
             source = self.folder / f"{kernel}-{tag}.cpp"
             source.write_text(ptx2cpp.translate(ptx.read_text(), pattern))
             flags = ["-O1" if profile else "-O0", "-w", "-ffp-contract=off", *counting]
