@@ -15,6 +15,7 @@ from infostylegan.networks.layers import (
     EqualizedConv2d,
     EqualizedLinear,
     box_downsample,
+    has_memory,
     lrelu,
     resolutions_up_to,
     set_conv_dtype,
@@ -37,6 +38,16 @@ def pixels_first(x: Tensor) -> Tensor:
     rearrange their operands, which is a fifth of the time of a small bfloat16 network.
     """
     return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
+
+
+def will_be_penalised(image: Tensor) -> bool:
+    """Whether the score may be differentiated twice with respect to the image, as R1 does.
+
+    False for a generator's image, which is no leaf, and within transforms, compilers and autocast, which take
+    the plain way to the same result.
+    """
+    wanted = image.requires_grad and image.is_leaf and torch.is_grad_enabled() and has_memory(image)
+    return wanted and not (torch.compiler.is_compiling() or torch.is_autocast_enabled(image.device.type))
 
 
 class FromRGB(nn.Module):
@@ -62,9 +73,9 @@ class DownBlock(nn.Module):
         self.conv1 = EqualizedConv2d(in_channels, out_channels, resample="down")
         self.bias1 = nn.Parameter(torch.zeros(out_channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = lrelu(self.conv0(x), self.bias0)
-        return lrelu(self.conv1(self.blur(x)), self.bias1)
+    def forward(self, x: Tensor, penalised: bool = False) -> Tensor:
+        x = lrelu(self.conv0(x, penalised), self.bias0)
+        return lrelu(self.conv1(self.blur(x), penalised), self.bias1)
 
 
 class Trunk(nn.Module):
@@ -86,9 +97,10 @@ class Trunk(nn.Module):
                 f"image is {shape}: this discriminator reads {self.channels} channels of "
                 f"sizes {self.resolutions}"
             )
+        penalised = self.training and will_be_penalised(image)
         x = self.from_rgb[str(resolution)](image)
         for res in sorted((r for r in self.resolutions[1:] if r <= resolution), reverse=True):
-            x = self.blocks[str(res)](x)
+            x = self.blocks[str(res)](x, penalised)
             if res == resolution and fade < 1.0:
                 coarse = self.from_rgb[str(resolution // 2)](box_downsample(image))
                 x = coarse.lerp(x, fade)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cuda_ops import bias_act, filter2d, setup_filter
+from infostylegan.networks.convolution import conv2d
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -126,12 +127,15 @@ class EqualizedConv2d(nn.Module):
         if resample:
             self.register_buffer("shifts", shift_matrix(kernel, resample), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, penalised: bool = False) -> Tensor:
+        """`penalised` takes a way to the same result on which second derivatives are cheap."""
         out_type = x.dtype
         if self.dtype is not None:
             x = x.to(self.dtype)
         kernel = self.kernel(x.dtype, x.shape[2] * x.shape[3])
-        if self.resample == "up":
+        if penalised and self.resample != "up":
+            y = conv2d(x, kernel, 2 if self.resample else 1, 1 if self.resample else self.padding)
+        elif self.resample == "up":
             y = F.conv_transpose2d(x, kernel, stride=2, padding=1)
         elif self.resample == "down":
             y = F.conv2d(x, kernel, stride=2, padding=1)
