@@ -198,7 +198,7 @@ class _Rules:
     # ---- bias_act_backward: linear in dy and dy_b, so that its gradient in those is itself
 
     def bias_act_backward_setup(self, ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        dy, dy_b, ref, b, *math, ctx.ref_is_output, _ = inputs
+        dy, dy_b, ref, b, *math, ctx.ref_is_output, ctx.with_db = inputs
         ctx.math = math
         ctx.smooth = math[1] not in PIECEWISE_LINEAR
         ctx.dtypes = None if dy_b is None else dy_b.dtype, None if b is None else b.dtype
@@ -215,6 +215,7 @@ class _Rules:
         ref, b, *dys = ctx.saved_tensors
         need_dy, need_dy_b, need_ref, need_b = ctx.needs_input_grad[:4]
         d_dy = d_dy_b = d_ref = d_b = None
+        ddb = ddb if ctx.with_db else None  # else it's the gradient of nothing
         if ddx is not None or ddb is not None:
             curved = ctx.smooth and (need_ref or need_b)
             if curved:
@@ -244,7 +245,7 @@ class _Rules:
         self, ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     ) -> None:
         ctx.save_for_backward(*inputs[:5])
-        ctx.math = inputs[5:10]
+        ctx.math, ctx.with_db = inputs[5:10], inputs[10]
         ctx.set_materialize_grads(False)
 
     def bias_act_double_backward_gradient(self, ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -255,7 +256,7 @@ class _Rules:
                 None if t is None else t.view_as(t) if again else t.detach().requires_grad_(need)
                 for t, need in zip(ctx.saved_tensors, ctx.needs_input_grad)
             ]
-            results = ref_impl.bias_act_double_backward(*own, *ctx.math)
+            results = ref_impl.bias_act_double_backward(*own, *ctx.math)[: 3 if ctx.with_db else 2]
             pairs = [(r, g) for r, g in zip(results, grads) if g is not None and r.requires_grad]
             wanted = [t for t, need in zip(own, ctx.needs_input_grad) if need]
             found: list[Tensor | None] = [None] * len(wanted)

@@ -153,10 +153,11 @@ def _curvature(u: Tensor, act: str) -> Tensor:
 
 
 def _within(d: Tensor, u: Tensor, act: str, alpha: float, gain: float, clamp: float | None) -> Tensor:
-    """gain · d where the clamp passes a gradient (its very bound included), else 0."""
+    """gain · d where the clamp passes a gradient (its very bound included), else 0; NaN at NaN."""
     d = d * gain
     if clamp is None:
         return d
+    d = torch.where(u.isnan(), u, d)
     return torch.where((gain * _activation(u, act, alpha)).abs() > clamp, 0.0, d)
 
 

@@ -223,7 +223,7 @@ def _filter_size(f: Tensor | None) -> tuple[int, int]:
     if f is None:
         return 1, 1
     _check_filter("upfirdn2d", f)
-    return f.shape[-1], f.shape[0]
+    return int(f.shape[-1]), int(f.shape[0])  # torch.jit.trace makes tensors of sizes
 
 
 def _ints(name: str, value: int | Sequence[int]) -> list[int]:

@@ -268,15 +268,11 @@ int32_t forward(const BiasActForward& p) {
   return kOk;
 }
 
-// d(result)/d(u) of the value at `point`, given the derivative of the activation there.
+// d(result)/d(u) where the activation has this value, given its own derivative there.
 template <class V, class S>
 ISG_INLINE V within(V derivative, V value, const Numbers<S>& m) {
   const V v = value * m.gain, d = derivative * m.gain;
-  return v > m.clamp || v < -m.clamp ? V{} : d;
-}
-ISG_INLINE VF within(VF derivative, VF value, const Numbers<float>& m) {
-  const VF v = value * m.gain, d = derivative * m.gain;
-  return abs_of(v) > m.clamp ? VF{} : d;
+  return abs_of(v) > m.clamp ? V{} : v != v ? v : d;
 }
 
 template <class T, Act A>

@@ -74,40 +74,74 @@ struct Taps<-1, V> {
   }
 };
 
-// ---- along y: `n` rows of memory, each with its coefficient, into one row
+// ---- along y: rows of memory, each with its coefficient, into one row
 
 ISG_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
 
-// `soon` is what later rows will read: the processor foresees a walk along memory, not one along several rows.
+template <class S>
+struct RowPlan {   // what an output row is made of
+  int64_t offset;  // of the first input row, in elements
+  int64_t count;   // of input rows; those outside the image are left out, being zero
+  const S* coef;
+};
+
+template <class S>
+struct Columns {
+  int64_t stride, length;  // of an input row, and how much of it is used
+  int64_t ahead, down;     // see below
+  S* to;                   // where the first output row goes,
+  int64_t to_step;         // and how far the next
+};
+
+// For `rows` output rows that are made of equally many input rows. Ahead of what is read, what later rows will read
+// is fetched: the processor foresees a walk along memory, not one along several rows.
 template <class T, int N>
-ISG_INLINE void combine_rows(const T* from, int64_t stride, const typename Memory<T>::Scalar* coef, int64_t n,
-                             int64_t length, typename Memory<T>::Scalar* to, const T* soon, int64_t down) {
+void combine_rows(const T* image, const RowPlan<typename Memory<T>::Scalar>* plans, int64_t rows,
+                  const Columns<typename Memory<T>::Scalar>& c, int64_t first) {
   using M = Memory<T>;
   using V = typename M::Vector;
   using A = Memory<typename M::Scalar>;
-  const Taps<N, V> taps(coef, n);
-  int64_t i = 0;
-  for (; i + M::kLanes <= length; i += M::kLanes) {
-    prefetch(soon + i * down);
-    if (down > 1) prefetch(soon + i * down + M::kLanes);
-    A::store(to + i, taps.sum([&](int64_t j) __attribute__((always_inline)) { return M::load(from + j * stride + i); }));
-  }
-  if (i < length) {
-    const int left = static_cast<int>(length - i);
-    const auto at = [&](int64_t j) __attribute__((always_inline)) { return M::load_n(from + j * stride + i, left); };
-    A::store_n(to + i, taps.sum(at), left);
+  const int64_t full = c.length - c.length % M::kLanes, stride = c.stride, down = c.down;
+  const int left = static_cast<int>(c.length - full);
+  auto* to = c.to + first * c.to_step;
+  for (int64_t row = 0; row < rows; row++, to += c.to_step) {
+    const int64_t n = plans[row].count;
+    const T* const from = image + plans[row].offset;
+    const T* const soon = from + n * stride + c.ahead;
+    const Taps<N, V> taps(plans[row].coef, n);
+    for (int64_t i = 0; i < full; i += M::kLanes) {
+      prefetch(soon + i * down);
+      if (down > 1) prefetch(soon + i * down + M::kLanes);
+      const auto at = [&](int64_t j) __attribute__((always_inline)) { return M::load(from + j * stride + i); };
+      A::store(to + i, taps.sum(at));
+    }
+    if (left) {
+      const auto at = [&](int64_t j) __attribute__((always_inline)) {
+        return M::load_n(from + j * stride + full, left);
+      };
+      A::store_n(to + full, taps.sum(at), left);
+    }
   }
 }
 
+#define ISG_BY_COUNT(n, CALL) \
+  switch (n) {                \
+    case 1: CALL(1); break;   \
+    case 2: CALL(2); break;   \
+    case 3: CALL(3); break;   \
+    case 4: CALL(4); break;   \
+    default: CALL(-1);        \
+  }
+
 template <class T>
-ISG_INLINE void combine(const T* from, int64_t stride, const typename Memory<T>::Scalar* coef, int64_t n,
-                        int64_t length, typename Memory<T>::Scalar* to, const T* soon, int64_t down) {
-  switch (n) {
-    case 1: return combine_rows<T, 1>(from, stride, coef, n, length, to, soon, down);
-    case 2: return combine_rows<T, 2>(from, stride, coef, n, length, to, soon, down);
-    case 3: return combine_rows<T, 3>(from, stride, coef, n, length, to, soon, down);
-    case 4: return combine_rows<T, 4>(from, stride, coef, n, length, to, soon, down);
-    default: return combine_rows<T, -1>(from, stride, coef, n, length, to, soon, down);
+void combine(const T* image, const RowPlan<typename Memory<T>::Scalar>* plans, int64_t rows,
+             const Columns<typename Memory<T>::Scalar>& c) {
+  for (int64_t i = 0; i < rows;) {
+    int64_t end = i + 1;
+    while (end < rows && plans[end].count == plans[i].count) end++;
+#define ISG_COMBINE(N) combine_rows<T, N>(image, plans + i, end - i, c, i)
+    ISG_BY_COUNT(plans[i].count, ISG_COMBINE)
+    i = end;
   }
 }
 
@@ -237,15 +271,6 @@ void along_x_pixels(const RowOfOne<typename Memory<T>::Scalar>& r, const Rows<T>
     }
 }
 
-#define ISG_BY_COUNT(n, CALL) \
-  switch (n) {                \
-    case 1: CALL(1); break;   \
-    case 2: CALL(2); break;   \
-    case 3: CALL(3); break;   \
-    case 4: CALL(4); break;   \
-    default: CALL(-1);        \
-  }
-
 // The whole pass along x, out of rows that hold input x.lowest() at their start.
 template <class T>
 class AlongX {
@@ -353,19 +378,19 @@ int32_t upfirdn2d_typed(const Upfirdn2d& p) {
     }
   }
 
-  Scratch<int64_t> y_first(y.out), y_phase(y.out), y_count(y.out);  // divisions, once for all planes
-  for (int64_t o = 0; o < y.out; o++) {
-    y_first.data[o] = y.first(o);
-    y_phase.data[o] = y.phase(o);
-    y_count.data[o] = y.count(o);
-  }
-
   const int64_t low = x.lowest(), high = x.highest();                        // columns that are read,
   const int64_t begin = most(0, low), end = most(begin, least(x.in, high));  // and which of them exist
   constexpr int64_t kAlign = 64 / sizeof(S);
   const int64_t before = (begin - low) * channels, lead = ceil_div(before, kAlign) * kAlign - before;
   const int64_t row_size = ceil_div(lead + (most(high, begin) - low) * channels, kAlign) * kAlign;
   const int64_t out_row = x.out * channels, in_row = x.in * channels, length = (end - begin) * channels;
+
+  Scratch<RowPlan<S>> plans(y.out);  // their divisions are made once for all planes
+  for (int64_t o = 0; o < y.out; o++) {
+    const int64_t first = y.first(o), j0 = most(0, -first), j1 = most(j0, least(y.count(o), y.in - first));
+    plans.data[o] = {j1 > j0 ? (first + j0) * in_row : 0, j1 - j0, cy + y.phase(o) * ny + j0};
+  }
+
   // Rows of a block go along y first, then along x, so that they are read when their stores are long done; yet
   // few enough of them that they stay in the first-level cache.
   const int64_t block = most(1, least(32, 12288 / (row_size * static_cast<int64_t>(sizeof(S)))));
@@ -393,24 +418,17 @@ int32_t upfirdn2d_typed(const Upfirdn2d& p) {
         T* const to_row = out + (plane * y.out + oy) * out_row;
         if (separable) {
           const int64_t rows = least(block, oy_end - oy);
-          for (int64_t r = 0; r < rows; r++) {
-            const int64_t first = y_first.data[oy + r];
-            // Rows outside the image are zero.
-            const int64_t j0 = most(0, -first), j1 = most(j0, least(y_count.data[oy + r], y.in - first));
-            const T* const at = image + (j1 > j0 ? first + j0 : 0) * in_row;
-            combine(at, in_row, cy + y_phase.data[oy + r] * ny + j0, j1 - j0, length, exists + r * row_size,
-                    at + (j1 - j0) * in_row + ahead, y.down);
-          }
+          combine(image, plans.data + oy, rows, Columns<S>{in_row, length, ahead, y.down, exists, row_size});
           along_x(row, cx, Rows<T>{rows, row_size, to_row, out_row, streaming});
           continue;
         }
         S *const sum = sum_memory.data, *const part = sum + out_row + kFloats;
         memset(sum, 0, static_cast<size_t>(out_row) * sizeof(S));
-        const int64_t first = y_first.data[oy], phase = y_phase.data[oy];
-        for (int64_t j = most(0, -first); j < least(y_count.data[oy], y.in - first); j++) {
+        const int64_t first = y.first(oy), phase = y.phase(oy);
+        for (int64_t j = most(0, -first); j < least(y.count(oy), y.in - first); j++) {
           const S one = 1;
-          const T* const at = image + (first + j) * in_row;
-          combine(at, 0, &one, 1, length, exists, at, 1);
+          const RowPlan<S> only{(first + j) * in_row, 1, &one};
+          combine(image, &only, 1, Columns<S>{in_row, length, ahead, 1, exists, 0});
           const int64_t tap = y.start + y.step * (phase + y.up * j);
           along_x_plain(row, cx + tap * x.up * nx, Rows<S>{1, 0, part, 0, false});
           for (int64_t i = 0; i < out_row; i++) sum[i] += part[i];
