@@ -13,25 +13,16 @@ import cuda_harness
 import mutants
 
 pytestmark = pytest.mark.skipif(cuda_harness.compiler() is None, reason="no C++ compiler")
-QUICK = "the edge of the clamp counts as outside"
 
 
-def _see(name: str, folder: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("name", mutants.MUTANTS)
+def test_every_planted_bug_is_seen(name: str, tmp_path: Path) -> None:
     mutant = mutants.MUTANTS[name]
     if mutant.seen_by == "ptx" and cuda_harness.nvcc() is None:
         pytest.skip("nvcc isn't installed (set CUDA_HOME)")
     sanitizer = "address" if mutant.seen_by == "ptx" else mutant.seen_by
     if sanitizer in cuda_harness.SANITIZERS and not cuda_harness.has_sanitizer(sanitizer):
         pytest.skip(f"the compiler's {sanitizer} sanitizer doesn't run here")
-    verdict = mutants.run_check(mutant.seen_by, mutants.plant(mutant, folder))
+    verdict = mutants.run_check(mutant.seen_by, mutants.plant(mutant, tmp_path))
     assert verdict not in ("", "compiler", "hangs")
-
-
-def test_a_planted_bug_is_seen(tmp_path: Path) -> None:
-    _see(QUICK, tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in mutants.MUTANTS if name != QUICK])
-def test_every_planted_bug_is_seen(name: str, tmp_path: Path) -> None:
-    _see(name, tmp_path)

@@ -414,13 +414,9 @@ __global__ void __launch_bounds__(kThreads) upfirdn2d_pixels(const Fir<T> p, con
   }
 }
 
-// ------------------------------------------------------------------------------------------------------- anything
+// ------------------------------------------------------------------------------------- NCHW, long separable filters
 
-// a / b for b > 0; most indices fit 32 bits, where division takes a fraction of the time.
-__device__ __forceinline__ int64_t divide(int64_t a, int32_t b) {
-  return a >> 31 == 0 ? int64_t(static_cast<uint32_t>(a) / static_cast<uint32_t>(b)) : a / b;
-}
-
+// a / b for b > 0, rounded up.
 __device__ __forceinline__ int ceil_of(int a, int b) { return a >= 0 ? (a + b - 1) / b : -(-a / b); }
 
 // The pixels [from, from + count) under output o, and the tap (of those that matter) on the first of them.
@@ -433,6 +429,57 @@ struct Span {
     count = max(0, min(a.in - from, (a.taps - tap + a.up - 1) / a.up));
   }
 };
+
+constexpr int kTileColumns = 32, kTileRows = 96, kLongest = 64;  // columns and input rows of a tile; taps
+
+struct Tiles {
+  uint32_t along_x, along_y;
+  int32_t rows;  // output rows of a tile
+};
+
+// A block filters the rows under a tile of outputs along x, keeps that in shared memory, and filters it along y.
+template <class T>
+__global__ void __launch_bounds__(kThreads) upfirdn2d_separable(const Fir<T> p, const Tiles g) {
+  using A = acc_t<T>;
+  ISG_SHARED(A, taps_x, [kLongest]);
+  ISG_SHARED(A, taps_y, [kLongest]);
+  ISG_SHARED(A, filtered, [kTileRows][kTileColumns]);
+  if (threadIdx.x < kLongest) {
+    taps_x[threadIdx.x] = tap_along(p, p.ax, static_cast<int>(threadIdx.x));
+    taps_y[threadIdx.x] = tap_along(p, p.ay, static_cast<int>(threadIdx.x)) * p.gain;
+  }
+  const uint32_t above = blockIdx.x / g.along_x, plane = above / g.along_y;
+  const int column = threadIdx.x % kTileColumns, ox = static_cast<int>(blockIdx.x - above * g.along_x) * kTileColumns + column;
+  const int oy = static_cast<int>(above - plane * g.along_y) * g.rows, rows = min(g.rows, p.ay.out - oy);
+  const int v = oy * p.ay.down - p.ay.pad, top = ceil_of(v, p.ay.up);
+  const int bottom = ceil_of(v + (rows - 1) * p.ay.down + p.ay.taps, p.ay.up);  // the row below the last
+  __syncthreads();
+
+  const Span span(p.ax, ox);
+  for (int r = threadIdx.x / kTileColumns; r < bottom - top; r += kThreads / kTileColumns) {
+    A sum = A(0);
+    if (ox < p.ax.out && static_cast<unsigned>(top + r) < static_cast<unsigned>(p.ay.in)) {
+      const T* x = p.x + (int64_t(plane) * p.ay.in + top + r) * p.ax.in + span.from;
+      for (int k = 0; k < span.count; k++) sum += to_acc(x[k]) * taps_x[span.tap + k * p.ax.up];
+    }
+    filtered[r][column] = sum;
+  }
+  __syncthreads();
+
+  for (int r = threadIdx.x / kTileColumns; r < rows; r += kThreads / kTileColumns) {
+    const int u = v + r * p.ay.down, first = ceil_of(u, p.ay.up);
+    A sum = A(0);
+    for (int k = first * p.ay.up - u, i = first - top; k < p.ay.taps; k += p.ay.up, i++) sum += filtered[i][column] * taps_y[k];
+    if (ox < p.ax.out) p.y[(int64_t(plane) * p.ay.out + oy + r) * p.ax.out + ox] = from_acc<T>(sum);
+  }
+}
+
+// ------------------------------------------------------------------------------------------------------- anything
+
+// a / b for b > 0; most indices fit 32 bits, where division takes a fraction of the time.
+__device__ __forceinline__ int64_t divide(int64_t a, int32_t b) {
+  return a >> 31 == 0 ? int64_t(static_cast<uint32_t>(a) / static_cast<uint32_t>(b)) : a / b;
+}
 
 // One thread an output.
 template <class T>
@@ -544,6 +591,21 @@ int32_t run_pixels(const Fir<T>& p, void* stream) {
   });
 }
 
+// Output rows of a tile, below 1 if no tile is tall enough for one.
+int64_t tile_rows(const Axis& y) {
+  return std::min<int64_t>(kTileColumns, ((kTileRows - 1) * int64_t(y.up) - y.taps) / y.down + 1);
+}
+
+template <class T>
+int32_t run_separable(const Fir<T>& p, void* stream) {
+  const int32_t rows = static_cast<int32_t>(tile_rows(p.ay));
+  const Tiles g{static_cast<uint32_t>(ceil_div(p.ax.out, kTileColumns)), static_cast<uint32_t>(ceil_div(p.ay.out, rows)), rows};
+  const int64_t blocks = int64_t(g.along_x) * g.along_y;
+  return in_portions(p, blocks * kThreads, [&](const Fir<T>& q) {
+    return launch(upfirdn2d_separable<T>, dim3(static_cast<unsigned>(q.images * blocks)), dim3(kThreads), stream, q, g);
+  });
+}
+
 template <class T>
 int32_t run(const Upfirdn2d& op, void* stream) {
   const bool last = op.channels_last && op.channels > 1;
@@ -566,6 +628,10 @@ int32_t run(const Upfirdn2d& op, void* stream) {
     if (up == 2 && down == 1) return last ? run_pixels<T, 2, 1>(p, stream) : run_planes<T, 2, 1>(p, stream);
     if (up == 1 && down == 2) return last ? run_pixels<T, 1, 2>(p, stream) : run_planes<T, 1, 2>(p, stream);
   }
+  // Two passes take less than one from three taps a pixel on.
+  const bool pays = p.ax.taps > 2 * p.ax.up && p.ay.taps > 2 * p.ay.up;
+  if (p.separable && !last && pays && longest <= kLongest && tile_rows(p.ay) >= 1 && extent(p, 0) <= int64_t(1) << 29)
+    return run_separable(p, stream);
   const int64_t n = p.images * p.ax.out * p.ay.out * p.channels;
   const int64_t blocks = std::min<int64_t>(ceil_div(n, kThreads), ISG_MAX_BLOCKS);
   return launch(upfirdn2d_any<T>, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), stream, p, last);

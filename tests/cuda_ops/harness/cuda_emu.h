@@ -145,7 +145,7 @@ struct SharedVariable {
 };
 
 constexpr int kPools = EMU_TSAN ? 7 : 1;  // as fibers that ran one block order it before the next one that they run
-constexpr size_t kKeys = 64, kChunk = kSharedLimit + kKeys;
+constexpr size_t kKeys = 64;
 
 struct State {
   Fiber* pool[kPools] = {};
@@ -164,8 +164,10 @@ struct State {
   SharedVariable shared[32];
   int n_shared = 0;
   size_t shared_bytes = 0;
-  char** chunks = nullptr;  // TSan only: one a block, kept to the end of the kernel
-  size_t n_chunks = 0, chunk_capacity = 0;
+  char* chunk = nullptr;  // TSan only: this block's: what its barriers synchronise on, then its shared memory
+  size_t chunk_size = 0;
+  void** kept = nullptr;  // TSan only: memory that is kept to the end of the kernel
+  size_t n_kept = 0, kept_capacity = 0;
   int error = 0;
   char kernel_start, kernel_end;
   uint64_t barriers = 0, serial = 0;  // barriers and blocks so far
@@ -236,7 +238,7 @@ EMU_RAW inline void wait(Wait kind, int line, unsigned mask) {
 #if EMU_TSAN
   // The keys are this block's own, so its barriers order nothing in another block; and barriers in a row take turns
   // on two keys, so that a fiber that goes on late doesn't see what others released at the next one.
-  char* key = s.chunks[s.n_chunks - 1] + 8 * (f.turn ^= kind == kBlock);
+  char* key = s.chunk + 8 * (f.turn ^= kind == kBlock);
   if (kind == kBlock) __tsan_release(key);
 #endif
   f.wait = kind;
@@ -266,6 +268,15 @@ EMU_RAW inline T shuffle(unsigned mask, T value, int from, int line) {
   return result;
 }
 
+EMU_RAW inline void* keep(size_t bytes) {
+  State& s = S();
+  if (s.n_kept == s.kept_capacity) {
+    s.kept_capacity = s.kept_capacity * 2 + 64;
+    s.kept = static_cast<void**>(std::realloc(s.kept, s.kept_capacity * sizeof(void*)));
+  }
+  return s.kept[s.n_kept++] = std::malloc(bytes);
+}
+
 // One allocation for each block and variable, filled with 0xFF (NaN): it has redzones of its own under ASan, and an
 // address of its own for each block under TSan, so that blocks aren't ordered by using it again.
 EMU_RAW inline void* shared(int key, size_t bytes) {
@@ -274,8 +285,12 @@ EMU_RAW inline void* shared(int key, size_t bytes) {
     if (s.shared[i].key == key) return s.shared[i].at;
   if (s.n_shared == 32) std::abort();
 #if EMU_TSAN
-  if (s.shared_bytes + bytes > kSharedLimit) std::abort();
-  void* at = s.chunks[s.n_chunks - 1] + kKeys + s.shared_bytes;
+  if (kKeys + s.shared_bytes + bytes > s.chunk_size) {
+    std::fprintf(stderr, "cuda_emu: all shared variables must be declared at the start of a kernel\n");
+    std::abort();
+  }
+  char* at = s.chunk + kKeys + s.shared_bytes;
+  for (size_t i = 0; i < bytes; i++) const_cast<volatile char&>(at[i]) = '\xff';  // memset would count as the kernel's
 #else
   void* at = std::malloc(bytes);
   std::memset(at, 0xFF, bytes);
@@ -362,13 +377,8 @@ EMU_RAW inline int run_block(int pool) {
   s.serial++;
   s.barriers++;
 #if EMU_TSAN
-  if (s.n_chunks == s.chunk_capacity) {
-    s.chunk_capacity = s.chunk_capacity * 2 + 64;
-    s.chunks = static_cast<char**>(std::realloc(s.chunks, s.chunk_capacity * sizeof(char*)));
-  }
-  s.chunks[s.n_chunks] = static_cast<char*>(std::malloc(kChunk));
-  std::memset(s.chunks[s.n_chunks++], 0xFF, kChunk);
-  __tsan_release(&s.kernel_start);  // the chunk's birth is before its block, and so is all that main did
+  s.chunk = static_cast<char*>(keep(s.chunk_size));
+  __tsan_release(&s.kernel_start);  // all that main did is before the block
 #endif
   static int turn[1024];
   int alive = s.n;
@@ -402,6 +412,7 @@ EMU_RAW inline int run_block(int pool) {
 #if !EMU_TSAN
   for (int i = 0; i < s.n_shared; i++) std::free(s.shared[i].at);
 #endif
+  s.chunk_size = kKeys + s.shared_bytes;  // of the blocks to come, as they declare the same
   s.n_shared = 0;
   s.shared_bytes = 0;
   return s.error;
@@ -420,6 +431,7 @@ EMU_RAW inline int run_grid(dim3 grid, dim3 block, void (*body)(void*), void* ar
   s.n = static_cast<int>(threads);
   s.body = body;
   s.argument = argument;
+  s.chunk_size = kKeys + kSharedLimit + 4096;
 #if EMU_TSAN
   s.main_tsan = __tsan_get_current_fiber();
 #endif
@@ -432,8 +444,8 @@ EMU_RAW inline int run_grid(dim3 grid, dim3 block, void (*body)(void*), void* ar
 #if EMU_TSAN
   __tsan_acquire(&s.kernel_end);
 #endif
-  for (size_t i = 0; i < s.n_chunks; i++) std::free(s.chunks[i]);
-  s.n_chunks = 0;
+  for (size_t i = 0; i < s.n_kept; i++) std::free(s.kept[i]);
+  s.n_kept = 0;
   return s.error;
 }
 

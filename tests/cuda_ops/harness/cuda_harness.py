@@ -132,13 +132,16 @@ class Harness:
     def _driver(self) -> Path:
         return self._compile("driver.o", HARNESS / "driver.cpp", ["-O1", "-Wall", "-Wextra", "-Werror"])
 
-    def emulated(self, sanitizer: str = "") -> Path:
-        """The driver on the emulated kernels, these with or without a sanitizer."""
+    def _emulated_kernels(self, sanitizer: str = "") -> Path:
         sanitize = SANITIZERS.get(sanitizer, ())
         # Sanitized code takes four times as long to compile with optimisation, and little less time to run.
         level = "-O0" if sanitizer else "-O1"
-        flags = [level, "-g1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-DISG_EMULATED", *SMALL, *sanitize]
-        kernels = self._compile(f"emulated-{sanitizer}.o", HARNESS / "emulated_kernels.cpp", flags)
+        flags = [level, "-g1", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-DISG_EMULATED"]
+        return self._compile(f"emulated-{sanitizer}.o", HARNESS / "emulated_kernels.cpp", [*flags, *SMALL, *sanitize])
+
+    def emulated(self, sanitizer: str = "") -> Path:
+        """The driver on the emulated kernels, these with or without a sanitizer."""
+        sanitize, kernels = SANITIZERS.get(sanitizer, ()), self._emulated_kernels(sanitizer)
         return self._link(f"driver-emulated-{sanitizer}", [self._driver(), kernels], sanitize)
 
     def compiled(self, kernel: str, arch: int, defines: Sequence[str] = SMALL) -> tuple[Path, Path, Path]:
@@ -185,7 +188,7 @@ class Harness:
         flags = ["-fPIC", "-w", *defines]
         objects = [
             self._compile(f"bindings-{digest}.o", bindings, [*flags, "-O0", *include]),
-            self._compile("emulated-pic.o", HARNESS / "emulated_kernels.cpp", [*flags, "-O1", *SMALL]),
+            self._emulated_kernels(),
         ]
         libraries = ["-L", str(torch_folder / "lib"), "-ltorch_cpu", "-lc10", f"-Wl,-rpath,{torch_folder / 'lib'}"]
         return self._make(

@@ -335,7 +335,6 @@ void all() {
       both(1, 3, 9, 12, r, true, separable, flip);  // channels that packs don't fit
     }
   both(1, 2, 20, 272, blur[0], false, true, false);   // more than a warp's width, more than a strip's rows
-  both(1, 1, 90, 136, blur[1], false, false, true);
   both(1, 2, 40, 16, down[0], false, false, false);
   both(3, 3, 4, 4, up[0], false, false, false);
   both(1, 2, 9, 7, {2, 2, 2, 1, 4}, false, false, false);   // a common divisor
@@ -346,6 +345,15 @@ void all() {
   both(1, 2, 7, 9, {2, 1, 7, 6, 12}, false, true, true);
   both(1, 1, 5, 5, {1, 1, -1, -1, 1}, false, false, false);
   both(1, 1, 3, 3, {5, 5, 1, 9, 1}, false, false, false);   // taps that never meet a pixel
+  both(1, 2, 20, 35, {1, 1, 6, 5, 12}, false, true, false);  // long separable filters, in tiles
+  if (small) return;
+  both(1, 1, 90, 136, blur[1], false, false, true);
+  both(2, 1, 37, 9, {2, 1, 6, 6, 12}, false, true, true);
+  both(1, 2, 70, 40, {1, 2, 5, 5, 12}, false, true, false);
+  both(1, 1, 13, 11, {3, 2, 9, 20, 33}, false, true, false);
+  both(1, 2, 30, 8, {1, 5, -2, 40, 20}, false, true, true);
+  both(1, 1, 9, 8, {1, 1, 60, 60, 64}, false, true, false);
+  both(1, 1, 9, 8, {1, 1, 60, 60, 65}, false, true, false);  // too long for tiles
   test_upfirdn2d<T>(1, 2, 11, 9, {2, 1, 2, 1, 4}, {1, 2, 1, 1, 3}, false, false, false);
   test_upfirdn2d<T>(1, 2, 11, 12, {1, 1, 1, 2, 4}, {1, 1, -3, 1, 2}, false, false, true);
 }

@@ -75,8 +75,11 @@ MUTANTS = {
     "the edge of the clamp counts as outside": Mutant(
         BIAS, "return y > m.limit || y < -m.limit;", "return y >= m.limit || y <= -m.limit;", "fwd"
     ),
+    "no barrier between the passes along x and y": Mutant(
+        FIR, "    filtered[r][column] = sum;\n  }\n  __syncthreads();\n", "    filtered[r][column] = sum;\n  }\n", "ptx"
+    ),
     "pieces add to one sum": Mutant(BIAS, "i += piece.inner, slot += splits)", "i += piece.inner)", "fwd"),
-    "lost precision of a half": Mutant(
+    "lrelu without its slope": Mutant(
         BIAS, "static_cast<A>(m.act == Act::lrelu ?", "static_cast<A>(m.act == Act::elu ?", "fwd"
     ),
 }  # fmt: skip
