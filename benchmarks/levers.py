@@ -104,8 +104,8 @@ def make_step(preset: str, resolution: int, batch: int, precision: str) -> Calla
 
     def step(number: int) -> None:
         train_step(
-            state.G, state.D, state.G_ema, state.g_optimizer, state.d_optimizer, real, None, phase, 1.0, number,
-            0.999, options.losses(),
+            state.G, state.D, state.G_ema, state.g_optimizer, state.d_optimizer, real, None, phase, 1.0,
+            number, 0.999, options.losses(),
         )  # fmt: skip
 
     return step

@@ -278,6 +278,16 @@ def test_weights_passed_from_outside_are_used_and_the_layers_own_afterwards():
     torch.testing.assert_close(layer(X), own, rtol=0, atol=0)
 
 
+def test_an_ensemble_of_weights_is_mapped_over_by_a_layer_that_has_kept_its_own():
+    layer, other = frozen(), frozen(seed=5)
+    own = layer(X)
+    weights = torch.stack([layer.weight, other.weight])
+    both = torch.func.vmap(lambda w: torch.func.functional_call(layer, {"weight": w}, (X,)))(weights)
+    torch.testing.assert_close(both[0], own, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(both[1], anew(other, X), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(layer(X), own, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("strict", [False, True])
 def test_an_exported_generator_holds_its_weights_and_not_kernels(strict):
     class Picture(nn.Module):
