@@ -1,10 +1,10 @@
-"""Static figures of the CUDA kernels: registers, occupancy, and what their PTX executes by output. No GPU is needed.
+"""Static figures of the CUDA kernels: registers, occupancy, what their PTX executes by output. Needs no GPU.
 
     python benchmarks/cuda_static.py [--arch 80]
 
-nvcc compiles the kernels; ptxas tells registers, spills and shared memory; the PTX itself is run on the CPU (see
-docs/cuda.md), which counts instructions, 32-byte sectors of global memory and wavefronts of shared memory. None of
-this is a time: no GPU has measured these kernels.
+nvcc compiles the kernels; ptxas tells registers, spills and shared memory; the PTX itself is run on the CPU
+(see docs/cuda.md), which counts instructions, 32-byte sectors of global memory and wavefronts of shared
+memory. None of this is a time: no GPU has measured these kernels.
 """
 
 from __future__ import annotations
@@ -41,6 +41,18 @@ KERNEL = {
     "down 2 4x4 taps": "upfirdn2d_planes<float, 1, 2, false, 1>",
     "down 2 4 taps, separable": "upfirdn2d_planes<float, 1, 2, true, 1>",
 }
+COLUMNS = (
+    "kernel",
+    "registers",
+    "spills",
+    "shared",
+    "occupancy",
+    "global access",
+    "PTX instructions",
+    "bytes in sectors (floor)",
+    "shared wavefronts x32",
+    "shuffles",
+)
 PLANES = 4  # that are run; as few as that count alike, as the work of a block doesn't depend on their number
 
 
@@ -111,13 +123,9 @@ def main() -> None:
         for row in rows:
             print(json.dumps({"arch": args.arch, "planes": args.planes, "size": args.size, **row}))
         return
-    print(
-        f"sm_{args.arch}, fp32, {args.planes} planes of {args.size}x{args.size}, 256 threads a block; by output:\n"
-    )
-    print(
-        "| kernel | registers | spills | shared | occupancy | global access | PTX instructions | bytes in sectors (floor) | shared wavefronts x32 | shuffles |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    size = f"{args.planes} planes of {args.size}x{args.size}"
+    print(f"sm_{args.arch}, fp32, {size}, 256 threads a block; by output:\n")
+    print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|")
     for r in rows:
         widest = [
             max(int(k.split()[1]) for k in r["global_access"] if k.startswith(kind))
@@ -125,7 +133,8 @@ def main() -> None:
         ]
         print(
             f"| {r['operation']} | {r['registers']} | {r['spills']} | {r['shared']} | {r['occupancy']:.0%} | "
-            f"{widest[0]}-bit in, {widest[1]}-bit out | {r['instructions']:.2f} | {r['bytes']:.2f} ({r['least_bytes']:.0f}) | "
+            f"{widest[0]}-bit in, {widest[1]}-bit out | {r['instructions']:.2f} | "
+            f"{r['bytes']:.2f} ({r['least_bytes']:.0f}) | "
             f"{r['wavefronts']:.2f} | {r['shuffles']:.2f} |"
         )
 

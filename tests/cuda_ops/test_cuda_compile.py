@@ -1,4 +1,4 @@
-"""nvcc compiles every CUDA kernel for every target, without warnings and spills; bindings fit torch's CUDA headers."""
+"""nvcc compiles every CUDA kernel without warnings and spills; bindings fit torch's CUDA headers."""
 
 from __future__ import annotations
 

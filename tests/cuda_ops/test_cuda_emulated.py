@@ -1,4 +1,4 @@
-"""The CUDA kernels' own source, run on the CPU thread by thread: values, under sanitizers, in several orders."""
+"""The CUDA kernels' own source, run on the CPU thread by thread, under sanitizers, in several orders."""
 
 from __future__ import annotations
 

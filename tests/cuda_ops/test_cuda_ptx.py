@@ -48,7 +48,7 @@ def test_values_of_every_type(arch: int) -> None:
     run(arch, EVERYTHING, "f32", "f16", "bf16", "f64")
 
 
-# ------------------------------------------------------------------------------------------- the translator itself
+# -------------------------------------------------------------------------------------- the translator itself
 
 SHUFFLES = {
     # operands b and c of shfl.sync; what lane i gets, with segments of 32 and of 8
@@ -75,9 +75,11 @@ def run_ptx(folder: Path, body: str) -> tuple[int, str, str]:
     source.write_text(
         ptx2cpp.translate(ptx) + "\n#include <cstdio>\n"
         "Register::Register(const char*, PtxFunction) {}\n"
-        'void ptx_fail(const char* what, int, unsigned long long) { std::fprintf(stderr, "%s\\n", what); std::exit(70); }\n'
+        "void ptx_fail(const char* what, int, unsigned long long) {\n"
+        '  std::fprintf(stderr, "%s\\n", what);\n  std::exit(70);\n}\n'
         "int main() {\n  int* out = new int[256]();\n  void* arguments[] = {&out};\n"
-        "  const int rc = emu::run_grid(dim3(1), dim3(32), [](void* a) { kernel0(static_cast<void**>(a)); }, arguments);\n"
+        "  const auto call = [](void* a) { kernel0(static_cast<void**>(a)); };\n"
+        "  const int rc = emu::run_grid(dim3(1), dim3(32), call, arguments);\n"
         '  for (int i = 0; i < 256; i++) std::printf("%d ", out[i]);\n  return rc ? 3 : 0;\n}\n'
     )
     cuda_harness.run(
@@ -90,7 +92,9 @@ def run_ptx(folder: Path, body: str) -> tuple[int, str, str]:
 def test_the_translated_shuffles(tmp_path: Path) -> None:
     body = ""
     for k, (mode, b, c, _) in enumerate(SHUFFLES.values()):
-        body += f"\tshfl.sync.{mode}.b32 %r2|%p1, %r1, {b}, {c}, -1;\n\tst.global.u32 [%rd3+{k * 128}], %r2;\n"
+        body += (
+            f"\tshfl.sync.{mode}.b32 %r2|%p1, %r1, {b}, {c}, -1;\n\tst.global.u32 [%rd3+{k * 128}], %r2;\n"
+        )
     code, out, err = run_ptx(tmp_path, body)
     assert code == 0, err
     values = [int(v) for v in out.split()]
@@ -116,13 +120,14 @@ def test_faults_are_seen_in_ptx(message: str, tmp_path: Path) -> None:
 
 
 def test_an_unknown_instruction_is_refused() -> None:
-    with pytest.raises(ptx2cpp.Unsupported, match="brev"):
+    with pytest.raises(ptx2cpp.UnsupportedError, match="brev"):
         ptx2cpp.translate(".entry k(\n)\n{\n\t.reg .b32 %r<3>;\n\tbrev.b32 %r1, %r2;\n}\n")
 
 
-# ------------------------------------------------------------------------------------------------------- the counts
+# ------------------------------------------------------------------------------------------------- the counts
 
-# Of the best-known kernels of this kind, same nvcc, sm_80: PTX instructions, bytes in sectors and wavefronts by output.
+# Of the best-known kernels of this kind, same nvcc, sm_80, by output: PTX instructions, bytes in sectors,
+# wavefronts.
 KNOWN = {"blur": (140.5, 11.43, 33.3), "up 2": (116.1, 6.11, 8.4), "down 2": (332.2, 32.8, 52.9)}
 
 

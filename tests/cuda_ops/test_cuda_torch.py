@@ -1,7 +1,7 @@
 """The CUDA kernels' own source, emulated and bound into torch: every test of the two ops runs through it.
 
-On top of those come tests of what only kernels have: fast paths by width, alignment and padding, half types, and the
-order of sums.
+On top of those come tests of what only kernels have: fast paths by width, alignment and padding, half types,
+and the order of sums.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def test_the_kernels_are_what_runs(back_end: str) -> None:
     assert "aten::convolution" not in names  # the reference's
 
 
-# ------------------------------------------------------------------------------------------------------ upfirdn2d
+# -------------------------------------------------------------------------------------------------- upfirdn2d
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-6, torch.float16: 3e-3, torch.bfloat16: 2e-2}
 
@@ -145,13 +145,15 @@ def test_gradients_of_fast_paths_to_second_order(
     assert torch.autograd.gradgradcheck(op, x, fast_mode=True)
 
 
-# ------------------------------------------------------------------------------------------------------- bias_act
+# --------------------------------------------------------------------------------------------------- bias_act
 
 
 @settings(max_examples=80, deadline=None)
 @given(
     act=st.sampled_from(ACTS),
-    shape=st.sampled_from([(3, 4, 5, 7), (2, 8, 4, 4), (2, 3, 9, 16), (40, 12), (7, 3), (2, 4, 6), (70, 3, 4, 8)]),
+    shape=st.sampled_from(
+        [(3, 4, 5, 7), (2, 8, 4, 4), (2, 3, 9, 16), (40, 12), (7, 3), (2, 4, 6), (70, 3, 4, 8)]
+    ),
     dtype=st.sampled_from(list(TOLERANCE)),
     last=st.booleans(),
     with_bias=st.booleans(),
@@ -159,7 +161,13 @@ def test_gradients_of_fast_paths_to_second_order(
     seed=st.integers(0, 2**20),
 )
 def test_values_and_gradients_equal_the_reference(
-    act: str, shape: tuple[int, ...], dtype: torch.dtype, last: bool, with_bias: bool, clamp: float | None, seed: int
+    act: str,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    last: bool,
+    with_bias: bool,
+    clamp: float | None,
+    seed: int,
 ) -> None:
     torch.manual_seed(seed)
     # Multiples of 1/16 that are no multiples of 1/8: away from kinks, and exact in every type.

@@ -106,7 +106,8 @@ __device__ __forceinline__ A value(const Math<A>& m, A v) {
   } else {
     y = smooth_value(m.act, v) * m.gain;
   }
-  return y > m.limit ? m.limit : y < -m.limit ? -m.limit : y;  // lets NaN pass, unlike min and max
+  y = y > m.limit ? m.limit : y;  // lets NaN pass, unlike min; and one at a time, as the compiler would branch
+  return y < -m.limit ? -m.limit : y;
 }
 
 template <class A>

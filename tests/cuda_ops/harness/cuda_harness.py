@@ -1,6 +1,6 @@
 """Builds the parts of the harness that checks CUDA kernels without a GPU; docs/cuda.md tells how it works.
 
-Objects are kept in a folder of the system's temporary directory, under a name that covers their sources and flags, so
+Objects are kept in a folder of the system's temporary directory, under a name that covers their sources, so
 that a second run compiles nothing.
 """
 
@@ -59,7 +59,7 @@ def nvcc() -> str | None:
 
 @functools.cache
 def compiler() -> str | None:
-    """The host C++ compiler: CXX, else g++; None if there is none. (Fibers under sanitizers are tried with gcc.)"""
+    """The host C++ compiler: CXX, else g++; None if there is none. (Sanitizers are tried with gcc only.)"""
     return shutil.which(os.environ.get("CXX", "g++"))
 
 
@@ -90,7 +90,7 @@ def run(command: Sequence[str | Path]) -> str:
 
 
 def _cache(csrc: Path) -> Path:
-    """The folder for what is built from the sources as they are now; those of the last few states are kept."""
+    """The folder for what is built from the sources as they are; those of the last few states are kept."""
     h = hashlib.sha256(f"{nvcc()}\0{compiler()}".encode())
     for path in sorted([csrc / "ops.h", *csrc.glob("cuda/*"), *HARNESS.glob("*.*")]):
         h.update(f"{path.name}\0".encode() + path.read_bytes())
@@ -123,8 +123,10 @@ class Harness:
         return target
 
     def _compile(self, name: str, source: Path, flags: Sequence[str | Path]) -> Path:
-        include = ["-I", HARNESS, "-I", self.csrc]
-        return self._make(name, lambda to: [compiler() or "g++", "-std=c++20", *flags, *include, "-c", source, "-o", to])
+        include: list[str | Path] = ["-I", HARNESS, "-I", self.csrc]
+        return self._make(
+            name, lambda to: [compiler() or "g++", "-std=c++20", *flags, *include, "-c", source, "-o", to]
+        )
 
     def _link(self, name: str, objects: Sequence[Path], flags: Sequence[str]) -> Path:
         return self._make(name, lambda to: [compiler() or "g++", *flags, *objects, "-o", to])
@@ -136,8 +138,19 @@ class Harness:
         sanitize = SANITIZERS.get(sanitizer, ())
         # Sanitized code takes four times as long to compile with optimisation, and little less time to run.
         level = "-O0" if sanitizer else "-O1"
-        flags = [level, "-g1", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-DISG_EMULATED"]
-        return self._compile(f"emulated-{sanitizer}.o", HARNESS / "emulated_kernels.cpp", [*flags, *SMALL, *sanitize])
+        flags = [
+            level,
+            "-g1",
+            "-fPIC",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-Wno-unknown-pragmas",
+            "-DISG_EMULATED",
+        ]
+        return self._compile(
+            f"emulated-{sanitizer}.o", HARNESS / "emulated_kernels.cpp", [*flags, *SMALL, *sanitize]
+        )
 
     def emulated(self, sanitizer: str = "") -> Path:
         """The driver on the emulated kernels, these with or without a sanitizer."""
@@ -154,7 +167,9 @@ class Harness:
             source, part = self.csrc / "cuda" / f"{kernel}.cu", self.folder / f"{os.getpid()}-{name}.o"
             code = f"-gencode=arch=compute_{arch},code=[sm_{arch},compute_{arch}]"
             flags = [*NVCC_FLAGS, *STRICT, *defines, code, "-Xcompiler", "-fPIC,-Wall,-Wextra"]
-            log.write_text(run([nvcc() or "nvcc", *flags, "--keep", "--keep-dir", keep, "-c", source, "-o", part]))
+            log.write_text(
+                run([nvcc() or "nvcc", *flags, "--keep", "--keep-dir", keep, "-c", source, "-o", part])
+            )
             part.replace(target)
         return target, keep / f"{kernel}.ptx", log
 
@@ -178,11 +193,18 @@ class Harness:
             self._compile(f"runtime-{tag}.o", HARNESS / "fake_cudart.cpp", ["-O1", *counting]),
             self._compile(f"{program.stem}-{tag}.o", program, ["-O1", *counting]),
         ]
-        return self._link(f"{program.stem}-translated-{tag}", objects, [] if profile else ["-fsanitize=address"])
+        return self._link(
+            f"{program.stem}-translated-{tag}", objects, [] if profile else ["-fsanitize=address"]
+        )
 
     def torch_library(self, namespace: str, torch_folder: Path, bindings: Path) -> Path:
         """The emulated kernels, bound to operators of torch for tensors on the CPU."""
-        include = ["-isystem", torch_folder / "include", "-isystem", torch_folder / "include/torch/csrc/api/include"]
+        include: list[str | Path] = [
+            "-isystem",
+            torch_folder / "include",
+            "-isystem",
+            torch_folder / "include/torch/csrc/api/include",
+        ]
         digest = hashlib.sha256(f"{torch_folder}{namespace}".encode() + bindings.read_bytes()).hexdigest()[:8]
         defines = ["-DISG_EMULATED", "-DISG_BACKEND=cuda", f"-DISG_NAMESPACE={namespace}"]
         flags = ["-fPIC", "-w", *defines]
@@ -190,7 +212,13 @@ class Harness:
             self._compile(f"bindings-{digest}.o", bindings, [*flags, "-O0", *include]),
             self._emulated_kernels(),
         ]
-        libraries = ["-L", str(torch_folder / "lib"), "-ltorch_cpu", "-lc10", f"-Wl,-rpath,{torch_folder / 'lib'}"]
+        libraries = [
+            "-L",
+            str(torch_folder / "lib"),
+            "-ltorch_cpu",
+            "-lc10",
+            f"-Wl,-rpath,{torch_folder / 'lib'}",
+        ]
         return self._make(
             f"libisg-{digest}.so", lambda to: [compiler() or "g++", "-shared", *objects, *libraries, "-o", to]
         )

@@ -1,7 +1,7 @@
 """Bugs planted in the kernels one at a time, and the checks that see them.
 
-``python mutants.py [NAME ...]`` runs every check on each and prints which of them notice; a bug that none of them
-notices, or a complaint about kernels without a bug, is a failure.
+``python mutants.py [NAME ...]`` runs every check on each and prints which of them notice; a bug that none of
+them notices, or a complaint about kernels without a bug, is a failure.
 """
 
 from __future__ import annotations
@@ -29,11 +29,14 @@ class Mutant(NamedTuple):
     seen_by: str
 
 
+_LEAVE = "  const uint32_t i = blockIdx.x * kThreads + threadIdx.x;\n  if (i >= g.threads) return;"
 MUTANTS = {
     "no barrier before the warps' sums are read": Mutant(
         BIAS, "  __syncthreads();\n  if (threadIdx.x == 0) {", "  if (threadIdx.x == 0) {", "thread"
     ),
-    "no barrier in the tree of sums": Mutant(BIAS, "    __syncthreads();\n    if (row < half)", "    if (row < half)", "thread"),
+    "no barrier in the tree of sums": Mutant(
+        BIAS, "    __syncthreads();\n    if (row < half)", "    if (row < half)", "thread"
+    ),
     "no barrier after the taps (planes)": Mutant(
         FIR, "  __syncthreads();\n\n  const int lane", "  const int lane", "ptx"
     ),
@@ -42,47 +45,65 @@ MUTANTS = {
     ),
     "a return before a barrier": Mutant(
         FIR,
-        "  __syncthreads();\n\n  const uint32_t i = blockIdx.x * kThreads + threadIdx.x;\n  if (i >= g.threads) return;",
-        "  const uint32_t i = blockIdx.x * kThreads + threadIdx.x;\n  if (i >= g.threads) return;\n  __syncthreads();",
+        f"  __syncthreads();\n\n{_LEAVE}",
+        f"{_LEAVE}\n  __syncthreads();",
         "rev",
     ),
     "idle lanes leave before a shuffle": Mutant(
-        FIR, "  const int v = oy * DOWN - p.ay.pad;  //", "  if (!stores) return;\n  const int v = oy * DOWN - p.ay.pad;  //", "fwd"
+        FIR,
+        "  const int v = oy * DOWN - p.ay.pad;  //",
+        "  if (!stores) return;\n  const int v = oy * DOWN - p.ay.pad;  //",
+        "fwd",
     ),
     "a row too many is read": Mutant(
         FIR, "static_cast<unsigned>(iy + k) < static", "static_cast<unsigned>(iy + k) <= static", "address"
     ),
-    "a pack too many is written": Mutant(BIAS, "if (i >= map.packs) return;", "if (i > map.packs) return;", "address"),
+    "a pack too many is written": Mutant(
+        BIAS, "if (i >= map.packs) return;", "if (i > map.packs) return;", "address"
+    ),
     "rows below the image are written": Mutant(FIR, " && oy + i < p.ay.out) {", ") {", "address"),
-    "shared memory one short": Mutant(BIAS, "of_warp, [kThreads / 32]", "of_warp, [kThreads / 32 - 1]", "ptx"),
+    "shared memory one short": Mutant(
+        BIAS, "of_warp, [kThreads / 32]", "of_warp, [kThreads / 32 - 1]", "ptx"
+    ),
     "a tap is never set": Mutant(
         FIR, "  if (threadIdx.x < kTaps * kTaps) {\n", "  if (threadIdx.x < kTaps * kTaps - 1) {\n", "ptx"
     ),
     "alignment isn't asked for": Mutant(
-        BIAS, "const bool lines_up = aligned<T, W>(x) && aligned<T, W>(y);", "const bool lines_up = true;", "address"
+        BIAS,
+        "const bool lines_up = aligned<T, W>(x) && aligned<T, W>(y);",
+        "const bool lines_up = true;",
+        "address",
     ),
     "blocks write the same row with the same values": Mutant(FIR, "i < g.rows", "i <= g.rows", "thread"),
-    "a grid without blocks": Mutant(
-        BIAS, "ceil_div(map.packs, kThreads))", "(map.packs / kThreads))", "fwd"
+    "a grid without blocks": Mutant(BIAS, "ceil_div(map.packs, kThreads))", "(map.packs / kThreads))", "fwd"),
+    "the filter isn't flipped": Mutant(
+        FIR, "return flip ? i : a.all_taps - 1 - i;", "return flip ? a.all_taps - 1 - i : i;", "fwd"
     ),
-    "the filter isn't flipped": Mutant(FIR, "return flip ? i : a.all_taps - 1 - i;", "return flip ? a.all_taps - 1 - i : i;", "fwd"),
-    "a shuffle from the wrong side": Mutant(FIR, "v = to_left ? __shfl_up_sync", "v = !to_left ? __shfl_up_sync", "fwd"),
+    "a shuffle from the wrong side": Mutant(
+        FIR, "v = to_left ? __shfl_up_sync", "v = !to_left ? __shfl_up_sync", "fwd"
+    ),
     "pixels of the plane beside shine in": Mutant(FIR, "    if (loads & kAtEnd << k) v = A(0);\n", "", "fwd"),
     "an approximate division": Mutant(DEVICE, "<< 32) / d + 1);", "<< 32) / d);", "fwd"),
     "the clamp hides NaN": Mutant(
-        BIAS, "return y > m.limit ? m.limit : y < -m.limit ? -m.limit : y;", "return max(-m.limit, min(m.limit, y));", "fwd"
+        BIAS,
+        "  return y < -m.limit ? -m.limit : y;\n",
+        "return max(-m.limit, min(m.limit, y));",
+        "fwd",
     ),
     "the edge of the clamp counts as outside": Mutant(
         BIAS, "return y > m.limit || y < -m.limit;", "return y >= m.limit || y <= -m.limit;", "fwd"
     ),
     "no barrier between the passes along x and y": Mutant(
-        FIR, "    filtered[r][column] = sum;\n  }\n  __syncthreads();\n", "    filtered[r][column] = sum;\n  }\n", "ptx"
+        FIR,
+        "    filtered[r][column] = sum;\n  }\n  __syncthreads();\n",
+        "    filtered[r][column] = sum;\n  }\n",
+        "ptx",
     ),
     "pieces add to one sum": Mutant(BIAS, "i += piece.inner, slot += splits)", "i += piece.inner)", "fwd"),
     "lrelu without its slope": Mutant(
         BIAS, "static_cast<A>(m.act == Act::lrelu ?", "static_cast<A>(m.act == Act::elu ?", "fwd"
     ),
-}  # fmt: skip
+}
 
 # What a check prints when it stops, and the short name of it.
 _REASONS = {

@@ -1,7 +1,7 @@
 """Turns the PTX that nvcc made into C++ that runs on the fibers of cuda_emu.h (see ptx_run.h).
 
-``ptx2cpp.py FILE.ptx [REGEX] > FILE.cpp`` translates the kernels whose names match. An instruction that isn't known
-here is an error, never a guess.
+``ptx2cpp.py FILE.ptx [REGEX] > FILE.cpp`` translates the kernels whose names match. An instruction that isn't
+known here is an error, never a guess.
 """
 
 from __future__ import annotations
@@ -10,23 +10,27 @@ import re
 import sys
 from pathlib import Path
 
-_WIDTH = {f"{kind}{bits}": bits for kind in "bus" for bits in (8, 16, 32, 64)} | {"f16": 16, "f32": 32, "f64": 64}
-_TYPE = {"f32": "float", "f64": "double", "f16": "_Float16"} | {
-    f"{kind}{bits}": f"{'int' if kind == 's' else 'uint'}{bits}_t" for kind in "bus" for bits in (8, 16, 32, 64)
+_WIDTH = {f"{kind}{bits}": bits for kind in "bus" for bits in (8, 16, 32, 64)} | {
+    "f16": 16,
+    "f32": 32,
+    "f64": 64,
 }
-_COMPARE = {
-    "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "lo": "<", "ls": "<=", "hi": ">", "hs": ">=",
-}  # fmt: skip
-_SPECIAL = {
-    f"%{ptx}.{axis}": f"{cpp}.{axis}"
-    for ptx, cpp in (("tid", "emu::tid()"), ("ctaid", "emu::bid()"), ("ntid", "emu::S().block"), ("nctaid", "emu::S().grid"))
-    for axis in "xyz"
-} | {"%laneid": "emu::lane()"}
+_TYPE = {"f32": "float", "f64": "double", "f16": "_Float16"} | {
+    f"{kind}{bits}": f"{'int' if kind == 's' else 'uint'}{bits}_t"
+    for kind in "bus"
+    for bits in (8, 16, 32, 64)
+}
+_COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+_COMPARE |= {"lo": "<", "ls": "<=", "hi": ">", "hs": ">="}  # of unsigned numbers
+_OPERATOR = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|", "xor": "^"}
+_VECTORS = {"tid": "emu::tid()", "ctaid": "emu::bid()", "ntid": "emu::S().block", "nctaid": "emu::S().grid"}
+_SPECIAL = {f"%{ptx}.{axis}": f"{cpp}.{axis}" for ptx, cpp in _VECTORS.items() for axis in "xyz"}
+_SPECIAL["%laneid"] = "emu::lane()"
 _ROUNDING = {"rm": "FE_DOWNWARD", "rz": "FE_TOWARDZERO", "rp": "FE_UPWARD"}
 _INTEGER, _FLOAT, _MEMORY, _CONTROL, _SHUFFLE = range(5)  # classes that the profile tells apart
 
 
-class Unsupported(Exception):
+class UnsupportedError(Exception):
     """An instruction or operand that this translator doesn't know."""
 
 
@@ -66,13 +70,13 @@ class Kernel:
             op = match[3].split(".")
             try:
                 code = self._instruction(op, _split(match[4]))
-            except (Unsupported, KeyError, IndexError) as e:
-                raise Unsupported(f"{self.name}: {s} ({e})") from e
+            except (UnsupportedError, KeyError, IndexError) as e:
+                raise UnsupportedError(f"{self.name}: {s} ({e})") from e
             if match[2]:
                 code = f"if ({match[1]}{_variable(match[2])}) {{ {code} }}"
             self.lines.append(f"I({_class_of(op)}) {code}  // {s[:70]}")
         else:
-            raise Unsupported(s)
+            raise UnsupportedError(s)
 
     # ---- operands
 
@@ -97,19 +101,21 @@ class Kernel:
             return f"({c})INT64_MIN"
         if re.fullmatch(r"-?\d+|0x[0-9a-fA-F]+", x):
             return f"({c})({x}ll)"
-        raise Unsupported(f"operand {x}")
+        raise UnsupportedError(f"operand {x}")
 
     def _write(self, register: str, value: str) -> str:
         if register == "_":
             return f"(void)({value});"
         variable = _variable(register)
-        return f"{variable} = ({value});" if self.registers[register] == "bool" else f"set({variable}, {value});"
+        return (
+            f"{variable} = ({value});" if self.registers[register] == "bool" else f"set({variable}, {value});"
+        )
 
     @staticmethod
     def _address(x: str) -> tuple[str, str]:
         match = re.match(r"\[([^\]+]+)(?:\+(-?\w+))?\]", x)
         if not match:
-            raise Unsupported(f"address {x}")
+            raise UnsupportedError(f"address {x}")
         return match[1], match[2] or "0"
 
     # ---- instructions
@@ -133,7 +139,9 @@ class Kernel:
         if name == "setp":
             return self._write(a[0], self._comparison(op[1], kind, a))
         if name == "selp":
-            return self._write(a[0], f"{_variable(a[3])} ? {self._read(a[1], kind)} : {self._read(a[2], kind)}")
+            return self._write(
+                a[0], f"{_variable(a[3])} ? {self._read(a[1], kind)} : {self._read(a[2], kind)}"
+            )
         if name == "cvt":
             return self._write(a[0], self._conversion(op, a[1]))
         if kind[0] == "f":
@@ -146,14 +154,18 @@ class Kernel:
         registers = [r.strip() for r in (a[0] if load else a[1]).strip("{}").split(",")]
         c = _TYPE[kind]
         if op[1] == "param":
-            memory = f"A[{self.parameters[base]}]" if base in self.parameters else f"reinterpret_cast<void*>({_variable(base)})"
+            memory = (
+                f"A[{self.parameters[base]}]"
+                if base in self.parameters
+                else f"reinterpret_cast<void*>({_variable(base)})"
+            )
             step = _WIDTH[kind] // 8
             return " ".join(
                 self._write(r, f"at<{c}>({memory}, {offset} + {i * step})") for i, r in enumerate(registers)
             )
         space = op[2] if op[1] in ("volatile", "relaxed", "weak") else op[1]
         if space not in ("shared", "global"):
-            raise Unsupported(f"memory space {space}")
+            raise UnsupportedError(f"memory space {space}")
         address = f"{self._read(base, 'u32' if space == 'shared' else 'u64')} + ({offset})"
         head = f"{{ {c}* q = {space}_at<{c}, {len(registers)}, {int(not load)}>({address}, __LINE__); "
         if load:
@@ -165,12 +177,17 @@ class Kernel:
             parts = [r.strip() for r in a[0].strip("{}").split(",")]
             width = _WIDTH[kind] // len(parts)
             whole = self._read(a[1], kind)
-            return " ".join(self._write(r, f"uint{width}_t({whole} >> {i * width})") for i, r in enumerate(parts))
+            return " ".join(
+                self._write(r, f"uint{width}_t({whole} >> {i * width})") for i, r in enumerate(parts)
+            )
         if a[1].startswith("{"):
             parts = [r.strip() for r in a[1].strip("{}").split(",")]
             width, c = _WIDTH[kind] // len(parts), _TYPE[f"b{_WIDTH[kind]}"]
             return self._write(
-                a[0], " | ".join(f"({c}({self._read(r, f'b{width}')}) << {i * width})" for i, r in enumerate(parts))
+                a[0],
+                " | ".join(
+                    f"({c}({self._read(r, f'b{width}')}) << {i * width})" for i, r in enumerate(parts)
+                ),
             )
         if kind == "pred" and a[1] in ("0", "1", "-1"):
             return self._write(a[0], "false" if a[1] == "0" else "true")
@@ -179,7 +196,7 @@ class Kernel:
     def _shuffle(self, op: list[str], a: list[str]) -> str:
         mode = op[2]
         if mode not in ("up", "down", "idx", "bfly"):
-            raise Unsupported(mode)
+            raise UnsupportedError(mode)
         value, predicate = [*a[0].split("|"), "_"][:2]
         b, c, mask = (self._read(x, "u32") for x in a[2:5])
         call = f"shuffle_{mode}({mask}, {self._read(a[1], 'b32')}, {b}, {c}, &valid, __LINE__)"
@@ -187,7 +204,7 @@ class Kernel:
 
     def _comparison(self, how: str, kind: str, a: list[str]) -> str:
         if len(a) != 3:
-            raise Unsupported("setp with a predicate to combine with")
+            raise UnsupportedError("setp with a predicate to combine with")
         x, y = self._read(a[1], kind), self._read(a[2], kind)
         if kind[0] == "f":
             if how in ("num", "nan"):
@@ -206,14 +223,14 @@ class Kernel:
                 return f"__float2bfloat16_rn({self._read(operand, 'f32')}).v"
             if to == "f32" and source == "bf16" and not modes:
                 return f"__bfloat162float({{{self._read(operand, 'u16')}}})"
-            raise Unsupported("bf16")
+            raise UnsupportedError("bf16")
         x = self._read(operand, source)
         if to == source == "f32" and modes == {"sat"}:
             return f"saturate({x})"
         if to == source and to[0] == "f" and modes == {"rni"}:
             return f"std::nearbyint({x})"
         if modes - {"rn"} or (to[0] != "f" and source[0] == "f"):
-            raise Unsupported(f"modes {modes}")
+            raise UnsupportedError(f"modes {modes}")
         return f"({_TYPE[to]})({x})"
 
     def _float(self, op: list[str], r: list[str]) -> str:
@@ -222,19 +239,21 @@ class Kernel:
         if modes & {"rm", "rz", "rp"}:
             (mode,) = modes & {"rm", "rz", "rp"}
             if modes != {mode} or name not in ("fma", "add") or kind != "f32":
-                raise Unsupported(f"modes {modes}")
-            return f"fma_rounded({_ROUNDING[mode]}, {', '.join(r if name == 'fma' else [r[0], '1.0f', r[1]])})"
+                raise UnsupportedError(f"modes {modes}")
+            return (
+                f"fma_rounded({_ROUNDING[mode]}, {', '.join(r if name == 'fma' else [r[0], '1.0f', r[1]])})"
+            )
         if "approx" in modes:
             inner = {"rcp": "({c})1 / {x}", "ex2": "std::exp2({x})", "lg2": "std::log2({x})"}.get(name)
             if inner is None or modes - {"approx", "ftz"}:
-                raise Unsupported(f"modes {modes}")
+                raise UnsupportedError(f"modes {modes}")
             if "ftz" in modes:
                 return f"flushed({inner.format(c=c, x=f'flushed({r[0]})')})"
             return inner.format(c=c, x=r[0])
         if modes - {"rn"}:
-            raise Unsupported(f"modes {modes}")
+            raise UnsupportedError(f"modes {modes}")
         if name in ("add", "sub", "mul", "div"):
-            return f"{r[0]} {dict(add='+', sub='-', mul='*', div='/')[name]} {r[1]}"
+            return f"{r[0]} {_OPERATOR[name]} {r[1]}"
         if name in ("fma", "min", "max"):
             return f"std::{name if name == 'fma' else 'f' + name}({', '.join(r)})"
         if name == "copysign":
@@ -254,7 +273,11 @@ class Kernel:
             if "wide" in op:
                 wide = c.replace(str(width), str(2 * width))
                 product = f"({wide})(({wide}){r[0]} * ({wide}){r[1]})"
-                return f"({wide})({product} + {self._read(a[3], kind[0] + str(2 * width))})" if name == "mad" else product
+                return (
+                    f"({wide})({product} + {self._read(a[3], kind[0] + str(2 * width))})"
+                    if name == "mad"
+                    else product
+                )
             product = f"({c})({big}({r[0]}) * {big}({r[1]}) >> {width if 'hi' in op else 0})"
             return f"({c})(({unsigned})({product}) + ({unsigned}){r[2]})" if name == "mad" else product
         if name in ("div", "rem"):
@@ -262,7 +285,7 @@ class Kernel:
         if name in ("min", "max"):
             return f"std::{name}<{c}>({r[0]}, {r[1]})"
         if name in ("and", "or", "xor"):
-            return f"({c})({r[0]} {dict([('and', '&'), ('or', '|'), ('xor', '^')])[name]} {r[1]})"
+            return f"({c})({r[0]} {_OPERATOR[name]} {r[1]})"
         if name == "not":
             return f"!{r[0]}" if kind == "pred" else f"({c})~{r[0]}"
         if name == "neg":
@@ -273,15 +296,18 @@ class Kernel:
             return f"{name}<{c}>({r[0]}, {self._read(a[2], 'u32')})"
         if name == "bfi" and kind == "b32":
             return f"insert_bits({r[0]}, {r[1]}, {self._read(a[3], 'u32')}, {self._read(a[4], 'u32')})"
-        raise Unsupported(name)
+        raise UnsupportedError(name)
 
     def emit(self, i: int) -> str:
         registers = "\n".join(f"  {kind} {_variable(r)} = 0;" for r, kind in self.registers.items())
-        symbols = ", ".join(f"{{{offset + 1024}, {size}}}" for offset, size in self.shared.values()) or "{0, 0}"
+        symbols = (
+            ", ".join(f"{{{offset + 1024}, {size}}}" for offset, size in self.shared.values()) or "{0, 0}"
+        )
         body = "\n  ".join(self.lines)
         return (
             f"static const Symbol symbols{i}[] = {{{symbols}}};\n"
-            f"static void kernel{i}(void** A) {{\n  enter(symbols{i}, {len(self.shared)});\n{registers}\n  {body}\n}}\n"
+            f"static void kernel{i}(void** A) {{\n  enter(symbols{i}, {len(self.shared)});\n"
+            f"{registers}\n  {body}\n}}\n"
         )
 
 
@@ -311,7 +337,7 @@ def translate(ptx: str, pattern: str = "") -> str:
     """C++ for the kernels of `ptx` whose (mangled) names match."""
     entries = re.findall(r"\.entry\s+([\w$]+)\((.*?)\)\s*(?:\.\w+ [\d, ]+\s*)*\{(.*?)\n\}", ptx, re.S)
     if len(entries) != len(re.findall(r"\.entry", ptx)):
-        raise Unsupported("an entry that isn't understood")
+        raise UnsupportedError("an entry that isn't understood")
     kernels = [Kernel(*entry) for entry in entries if re.search(pattern, entry[0])]
     table = ", ".join(f'{{"{kernel.name}", kernel{i}}}' for i, kernel in enumerate(kernels))
     return "\n".join(
