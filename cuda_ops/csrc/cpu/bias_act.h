@@ -21,7 +21,7 @@ struct Access<double> {
   static ISG_INLINE void store_n(double* p, double v, int) { *p = v; }
 };
 ISG_INLINE double total(double v) { return v; }
-ISG_INLINE double total(VF v) {
+double total(VF v) {
   double sum = 0;
   for (int i = 0; i < kFloats; i++) sum += v[i];
   return sum;
@@ -251,10 +251,10 @@ int32_t forward(const BiasActForward& p) {
   const T* const x = static_cast<const T*>(p.x);
   T* const y = static_cast<T*>(p.y);
   const bool streaming = streams(y, pieces, sizeof(T));
-  parallel(pieces.count, pieces.grain(), [&, m, x, y, streaming](int64_t begin, int64_t end) {
+  parallel_by_value(pieces.count, pieces.grain(), [=](int64_t begin, int64_t end) __attribute__((always_inline)) {
     Channels<S, V> b(p.b, pieces.by_channel);
     walk<M::kLanes>(
-        pieces, begin, end, [&](int64_t, int64_t channel) { b.start(channel); },
+        pieces, begin, end, [&](int64_t, int64_t channel) __attribute__((always_inline)) { b.start(channel); },
         [&](int64_t i, int lanes, int64_t channel) __attribute__((always_inline)) {
           const V u = read<M>(x + i, lanes) + b.at(channel, lanes);
           V v = Point<A, V, S>(u, m.alpha).value * m.gain;
@@ -285,12 +285,12 @@ int32_t backward(const BiasActBackward& p) {
   const T *const dy = static_cast<const T*>(p.dy), *const ref = static_cast<const T*>(p.ref);
   T* const dx = static_cast<T*>(p.dx);
   const bool streaming = streams(dx, pieces, sizeof(T));
-  parallel(pieces.count, pieces.grain(), [&, m, dy, ref, dx, streaming](int64_t begin, int64_t end) {
+  parallel_by_value(pieces.count, pieces.grain(), [=](int64_t begin, int64_t end) __attribute__((always_inline)) {
     Channels<S, V> b(p.ref_is_output ? nullptr : p.b, pieces.by_channel), dy_b(p.dy_b, pieces.by_channel);
     Sums<S, V> sums{p.db ? static_cast<S*>(p.workspace) : nullptr, pieces.by_channel, pieces.channels};
     walk<M::kLanes>(
         pieces, begin, end,
-        [&](int64_t piece, int64_t channel) {
+        [&](int64_t piece, int64_t channel) __attribute__((always_inline)) {
           b.start(channel);
           dy_b.start(channel);
           sums.start(piece);
@@ -307,7 +307,7 @@ int32_t backward(const BiasActBackward& p) {
           sums.add(d, channel, lanes);
           put_lanes<M>(dx + i, d, lanes, streaming);
         },
-        [&](int64_t piece) { sums.finish(piece); });
+        [&](int64_t piece) __attribute__((always_inline)) { sums.finish(piece); });
     if (streaming) stream_fence();
   });
   if (p.db) add_up(pieces, static_cast<const S*>(p.workspace), static_cast<S*>(p.db));
@@ -325,12 +325,12 @@ int32_t double_backward(const BiasActDoubleBackward& p) {
   const T* const x = static_cast<const T*>(p.x);
   T *const d_dy = static_cast<T*>(p.d_dy), *const d_x = static_cast<T*>(p.d_x);
   const bool streaming = streams(d_dy, pieces, sizeof(T)) && streams(d_x, pieces, sizeof(T));
-  parallel(pieces.count, pieces.grain(), [&, m, ddx, dy, x, d_dy, d_x, streaming](int64_t begin, int64_t end) {
+  parallel_by_value(pieces.count, pieces.grain(), [=](int64_t begin, int64_t end) __attribute__((always_inline)) {
     Channels<S, V> b(p.b, pieces.by_channel), ddb(p.ddb, pieces.by_channel);
     Sums<S, V> sums{p.d_b ? static_cast<S*>(p.workspace) : nullptr, pieces.by_channel, pieces.channels};
     walk<M::kLanes>(
         pieces, begin, end,
-        [&](int64_t piece, int64_t channel) {
+        [&](int64_t piece, int64_t channel) __attribute__((always_inline)) {
           b.start(channel);
           ddb.start(channel);
           sums.start(piece);
@@ -345,7 +345,7 @@ int32_t double_backward(const BiasActDoubleBackward& p) {
           put_lanes<M>(d_dy + i, first, lanes, streaming);
           put_lanes<M>(d_x + i, second, lanes, streaming);
         },
-        [&](int64_t piece) { sums.finish(piece); });
+        [&](int64_t piece) __attribute__((always_inline)) { sums.finish(piece); });
     if (streaming) stream_fence();
   });
   if (p.d_b) add_up(pieces, static_cast<const S*>(p.workspace), static_cast<S*>(p.d_b));

@@ -59,13 +59,38 @@ ISG_INLINE VD splat(double s) { return s - VD{}; }
 
 // ---- half types to float and back; round to nearest even, NaN stays NaN, subnormals are kept
 
-ISG_INLINE VF widen(BFloat16, VH h) { return bits_as<VF>(__builtin_convertvector(h, VU) << 16); }
+// GCC makes several instructions of these conversions where the machine has one.
+#if defined(ISG_SIMD_avx512)
+ISG_INLINE VU widened(VH h) { return bits_as<VU>(_mm512_cvtepu16_epi32(bits_as<__m256i>(h))); }
+#elif defined(ISG_SIMD_avx2)
+ISG_INLINE VU widened(VH h) { return bits_as<VU>(_mm256_cvtepu16_epi32(bits_as<__m128i>(h))); }
+ISG_INLINE VH narrowed(VU u) { return __builtin_convertvector(u, VH); }
+#else
+ISG_INLINE VU widened(VH h) { return __builtin_convertvector(h, VU); }
+ISG_INLINE VH narrowed(VU u) { return __builtin_convertvector(u, VH); }
+#endif
 
+ISG_INLINE VF widen(BFloat16, VH h) { return bits_as<VF>(widened(h) << 16); }
+
+#if defined(ISG_SIMD_avx512)
+ISG_INLINE VH narrow(BFloat16, VF v) {  // as below, in six instructions
+  const __m512i u = bits_as<__m512i>(v);
+  const __mmask16 odd = _mm512_test_epi32_mask(u, _mm512_set1_epi32(0x10000));
+  const __mmask16 nan = _mm512_cmp_ps_mask(bits_as<__m512>(v), bits_as<__m512>(v), _CMP_UNORD_Q);
+  __m512i r = _mm512_add_epi32(u, _mm512_set1_epi32(0x7fff));
+  r = _mm512_mask_sub_epi32(r, odd, r, _mm512_set1_epi32(-1));
+  r = _mm512_mask_or_epi32(r, nan, u, _mm512_set1_epi32(0x400000));
+  const __m512i upper_halves = _mm512_set_epi16(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1, 31, 29, 27, 25,
+                                                23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+  return bits_as<VH>(_mm512_castsi512_si256(_mm512_permutexvar_epi16(upper_halves, r)));
+}
+#else
 ISG_INLINE VH narrow(BFloat16, VF v) {
   const VU u = bits_as<VU>(v);
-  const VU rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
-  return __builtin_convertvector(v != v ? (u >> 16) | 0x40 : rounded, VH);
+  const VU rounded = u + 0x7fff + ((u >> 16) & 1);
+  return narrowed((v != v ? u | 0x400000 : rounded) >> 16);
 }
+#endif
 
 #if defined(ISG_SIMD_avx512)
 ISG_INLINE VF widen(Half, VH h) { return bits_as<VF>(_mm512_cvtph_ps(bits_as<__m256i>(h))); }
@@ -79,7 +104,7 @@ ISG_INLINE VH narrow(Half, VF v) {
 }
 #else
 ISG_INLINE VF widen(Half, VH h) {
-  const VU u = __builtin_convertvector(h, VU);
+  const VU u = widened(h);
   const VU magnitude = (u & 0x7fff) << 13;
   // The product moves the exponent to float's bias, and makes normal numbers of subnormal ones.
   const VU finite = bits_as<VU>(bits_as<VF>(magnitude) * 0x1p112f);
@@ -93,7 +118,7 @@ ISG_INLINE VH narrow(Half, VF v) {
   VU h = magnitude < 0x38800000u ? tiny : normal;
   h = magnitude >= 0x477ff000u ? VU{} + 0x7c00 : h;
   h = magnitude > 0x7f800000u ? VU{} + 0x7e00 : h;
-  return __builtin_convertvector(h | ((u >> 16) & 0x8000), VH);
+  return narrowed(h | ((u >> 16) & 0x8000));
 }
 #endif
 
