@@ -16,7 +16,7 @@ at 2^r pixels. What is counted:
 - `generate`: latents to images without gradients, in eval mode, random noise, no truncation.
 
 The `network_capacity` of the peer's generator and discriminator is set so that each resolution has as many
-channels as ours; it still does more arithmetic, which the last column shows.
+channels as ours; the last column shows the arithmetic of each.
 
 Contenders take turns within each round, so that a change of the machine's speed meets all of them; the
 ratios are medians over rounds. On a machine that does other work, `--threads 1 --clock cpu` counts the
@@ -57,10 +57,22 @@ class FlopCounter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        count = flop_registry.get(func._overloadpacket)
-        if count is not None:
-            self.total += count(*args, **(kwargs or {}), out_val=out)
+        op = func._overloadpacket
+        if op is torch.ops.aten.convolution:
+            x, w, transposed = args[0], args[1], args[6]
+            self.total += products(x if transposed else out, w)
+        elif op is torch.ops.aten.convolution_backward:
+            # torch's own count takes no notice of groups here, which the peer has one of for each image.
+            grad, x, w, transposed, wanted = *args[:3], args[7], args[10]
+            self.total += products(x if transposed else grad, w) * sum(wanted[:2])
+        elif op in flop_registry:
+            self.total += flop_registry[op](*args, **(kwargs or {}), out_val=out)
         return out
+
+
+def products(pixels: Tensor, w: Tensor) -> int:
+    """Multiplications and additions of a kernel [from, to / groups, k, k] met by each number of `pixels`."""
+    return 2 * pixels.numel() * w[0].numel()
 
 
 # ---- ours ----------------------------------------------------------------------------------------------
