@@ -37,7 +37,7 @@ KERNEL = {
     "blur 4x4 taps": "upfirdn2d_planes<float, 1, 1, false, 2>",
     "blur 4 taps, separable": "upfirdn2d_planes<float, 1, 1, true, 2>",
     "up 2 4x4 taps": "upfirdn2d_planes<float, 2, 1, false, 1>",
-    "up 2 4 taps, separable": "upfirdn2d_planes<float, 2, 1, true, 1>",
+    "up 2 4 taps, separable": "upfirdn2d_planes<float, 2, 1, false, 1>",
     "down 2 4x4 taps": "upfirdn2d_planes<float, 1, 2, false, 1>",
     "down 2 4 taps, separable": "upfirdn2d_planes<float, 1, 2, true, 1>",
 }

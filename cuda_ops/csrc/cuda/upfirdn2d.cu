@@ -299,27 +299,14 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T, UP, DOWN, LEFT>)
 #pragma unroll
       for (int k = 1; k >= 0; k--) {
         A o[kOut];
-        if constexpr (SEPARABLE) {
-          const A upper = fresh(taps[1][k]), lower = fresh(taps[1][k + 2]);
+        A upper[kTaps], lower[kTaps];
 #pragma unroll
-          for (int phase = 0; phase < 2; phase++) {
-            const A t0 = fresh(taps[0][phase * 2]), t1 = fresh(taps[0][phase * 2 + 1]);
+        for (int t = 0; t < kTaps; t++) upper[t] = fresh(taps[k][t]), lower[t] = fresh(taps[k + 2][t]);
 #pragma unroll
-            for (int c = phase; c < kOut; c += 2) {
-              const int j = pair[c];
-              o[c] = (before[j] * t0 + before[j + 1] * t1) * upper + (now[j] * t0 + now[j + 1] * t1) * lower;
-            }
-          }
-        } else {
-          A upper[kTaps], lower[kTaps];
-#pragma unroll
-          for (int t = 0; t < kTaps; t++) upper[t] = fresh(taps[k][t]), lower[t] = fresh(taps[k + 2][t]);
-#pragma unroll
-          for (int c = 0; c < kOut; c++) {
-            const int j = pair[c];
-            o[c] = before[j] * upper[c % 2 * 2] + before[j + 1] * upper[c % 2 * 2 + 1] +
-                   now[j] * lower[c % 2 * 2] + now[j + 1] * lower[c % 2 * 2 + 1];
-          }
+        for (int c = 0; c < kOut; c++) {
+          const int j = pair[c];
+          o[c] = before[j] * upper[c % 2 * 2] + before[j + 1] * upper[c % 2 * 2 + 1] +
+                 now[j] * lower[c % 2 * 2] + now[j + 1] * lower[c % 2 * 2 + 1];
         }
         store(2 * i - (v & 1 ? 1 : 2) - k, o);
       }
@@ -553,7 +540,8 @@ int32_t strip_rows(int64_t threads, int32_t out) {
 template <class T, int UP, int DOWN, int LEFT>
 int32_t launch_planes(const Fir<T>& p, const Strips& g, void* stream) {
   const dim3 grid(static_cast<unsigned>(ceil_div(int64_t(g.units) << g.lanes, kThreads)) * g.strips);
-  if constexpr (LEFT != kAnyLeft)
+  // Up 2 meets 2 x 2 taps an output: two passes would save nothing.
+  if constexpr (LEFT != kAnyLeft && UP == 1)
     if (p.separable) return launch(upfirdn2d_planes<T, UP, DOWN, true, LEFT>, grid, dim3(kThreads), stream, p, g);
   return launch(upfirdn2d_planes<T, UP, DOWN, false, LEFT>, grid, dim3(kThreads), stream, p, g);
 }

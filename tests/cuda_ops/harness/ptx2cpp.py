@@ -294,6 +294,8 @@ class Kernel:
             return f"std::abs({r[0]})"
         if name in ("shl", "shr"):
             return f"{name}<{c}>({r[0]}, {self._read(a[2], 'u32')})"
+        if name == "bfe" and kind == "u32":
+            return f"extract_bits({r[0]}, {self._read(a[2], 'u32')}, {self._read(a[3], 'u32')})"
         if name == "bfi" and kind == "b32":
             return f"insert_bits({r[0]}, {r[1]}, {self._read(a[3], 'u32')}, {self._read(a[4], 'u32')})"
         raise UnsupportedError(name)

@@ -219,6 +219,9 @@ inline uint32_t insert_bits(uint32_t from, uint32_t into, uint32_t position, uin
   const uint64_t mask = ((uint64_t(1) << (length & 255)) - 1) << (position & 255);
   return static_cast<uint32_t>((into & ~mask) | (uint64_t(from) << (position & 255) & mask));
 }
+inline uint32_t extract_bits(uint32_t from, uint32_t position, uint32_t length) {
+  return static_cast<uint32_t>(uint64_t(from) >> (position & 255) & ((uint64_t(1) << (length & 255)) - 1));
+}
 inline float saturate(float v) { return v > 1.f ? 1.f : v > 0.f ? v : 0.f; }
 template <class T>
 inline T flushed(T v) {
