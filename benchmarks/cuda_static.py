@@ -53,7 +53,6 @@ COLUMNS = (
     "shared wavefronts x32",
     "shuffles",
 )
-PLANES = 4  # that are run; as few as that count alike, as the work of a block doesn't depend on their number
 
 
 def occupancy(arch: int, registers: int, shared: int, threads: int = 256) -> float:
@@ -78,8 +77,9 @@ def registers_of(arch: int) -> dict[str, dict[str, int]]:
 
 def profile(arch: int, planes: int, size: int) -> list[dict]:
     """Counts by output for `planes` planes of size x size, cut into the strips that so many get."""
-    # Strips are cut by the number of threads; fewer planes must count as much.
-    few = max(1, 131072 * PLANES // planes)
+    # As few planes are run as fill blocks. Strips are cut by the number of threads, so few must count as all.
+    run = min(planes, max(4, 2048 // size))
+    few = max(1, 131072 * run // planes)
     defines = (f"-DISG_FEW_THREADS={few}",)
     pattern = (
         "forward_kernelIfLi4ELb1|rowsILi4EN.*FirstOrderIfLb1|add_upIf|planesIfLi[12]ELi[12]ELb[01]ELi[12]E"
@@ -88,7 +88,7 @@ def profile(arch: int, planes: int, size: int) -> list[dict]:
         cuda_harness.HARNESS / "profile.cpp", arch, pattern, defines, profile=True
     )
     out = subprocess.run(
-        [program, "1", str(PLANES), str(size), str(size)], capture_output=True, text=True, check=True
+        [program, "1", str(run), str(size), str(size)], capture_output=True, text=True, check=True
     ).stdout
     return [json.loads(line) for line in out.splitlines()]
 
