@@ -47,7 +47,10 @@ def will_be_penalised(image: Tensor) -> bool:
     the plain way to the same result.
     """
     wanted = image.requires_grad and image.is_leaf and torch.is_grad_enabled() and has_memory(image)
-    return wanted and not (torch.compiler.is_compiling() or torch.is_autocast_enabled(image.device.type))
+    if not wanted or torch.compiler.is_compiling():
+        return False
+    kind = image.device.type
+    return kind == "meta" or not torch.is_autocast_enabled(kind)  # a plan's device, which has no autocast
 
 
 class FromRGB(nn.Module):
