@@ -133,14 +133,13 @@ class EqualizedConv2d(nn.Module):
         if self.dtype is not None:
             x = x.to(self.dtype)
         kernel = self.kernel(x.dtype, x.shape[2] * x.shape[3])
-        if penalised and self.resample != "up":
-            y = conv2d(x, kernel, 2 if self.resample else 1, 1 if self.resample else self.padding)
-        elif self.resample == "up":
-            y = F.conv_transpose2d(x, kernel, stride=2, padding=1)
-        elif self.resample == "down":
-            y = F.conv2d(x, kernel, stride=2, padding=1)
+        stride, padding = (2, 1) if self.resample else (1, self.padding)
+        if self.resample == "up":
+            y = F.conv_transpose2d(x, kernel, stride=stride, padding=padding)
+        elif penalised:
+            y = conv2d(x, kernel, stride, padding)
         else:
-            y = F.conv2d(x, kernel, padding=self.padding)
+            y = F.conv2d(x, kernel, stride=stride, padding=padding)
         return y.to(out_type)
 
     def kernel(self, dtype: torch.dtype, pixels: int) -> Tensor:

@@ -76,23 +76,28 @@ def fade_reals(real: Tensor, fade: float) -> Tensor:
     return real if fade >= 1.0 else nearest_upsample(box_downsample(real)).lerp(real, fade)
 
 
+def uses_views(D: Discriminator, views: float) -> bool:
+    """Only discrete codes are read through views: for others, another pass through the trunk buys nothing."""
+    return views > 0.0 and any(code.kind != "unif" for code in D.codes)
+
+
 def read_information(
     D: Discriminator, fake: Tensor, judged: Judgement, c: Tensor, fade: float, views: float
 ) -> Tensor:
     """L_info a sample and code, [N, codes]; with views, the discrete codes are read from a random view."""
     posterior = judged.posterior
-    if views > 0.0 and any(code.kind != "unif" for code in D.codes):
+    if uses_views(D, views):
         seen = D.posterior(random_view(fake, views), fade=fade)
         posterior = [a if code.kind == "unif" else b for code, a, b in zip(D.codes, posterior, seen)]
     return information(D.codes, posterior, c)
 
 
 def read_reals(D: Discriminator, real: Tensor, judged: Judgement, fade: float, views: float) -> Tensor:
-    """What Q reads alike from two random views of each real image (without views: from the image), [codes].
+    """What Q reads alike from two random views of each real image (or, without views, from it), [codes].
 
     It depends on averages over the (micro-)batch.
     """
-    if views <= 0.0:
+    if not uses_views(D, views):
         return agreed_information(D.codes, judged.posterior, judged.posterior)
     one = D.posterior(random_view(real, views), fade=fade)
     return agreed_information(D.codes, one, D.posterior(random_view(real, views), fade=fade))

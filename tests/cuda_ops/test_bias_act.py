@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cuda_ops import bias_act
-from cuda_ops.backends import BACKENDS, default_impl
 
 ACTS = ["linear", "relu", "lrelu", "tanh", "sigmoid", "elu", "selu", "softplus", "swish"]
 SQRT2 = math.sqrt(2)
@@ -27,13 +26,7 @@ GOLDEN = {
 }
 
 
-@pytest.fixture(scope="module", params=["ref", "cpu"], autouse=True)
-def back_end(request):
-    """Everything here holds for each back end, which is what ``impl="auto"`` means within a test."""
-    if request.param == "cpu" and not BACKENDS["cpu"].load().ready:
-        pytest.skip(f"no native CPU kernels: {BACKENDS['cpu'].load().detail}")
-    with default_impl(request.param):
-        yield request.param
+pytestmark = pytest.mark.usefixtures("back_end")  # everything here holds for each back end
 
 
 def _definition(x: float, act: str, alpha: float) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,13 +16,7 @@ HARNESS = cuda_harness.HARNESS
 
 
 def run(program: Path, *arguments: str, **environment: str) -> None:
-    done = subprocess.run(
-        [program, *arguments],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        env=cuda_harness.environment(**environment),
-    )
+    done = cuda_harness.execute([program, *arguments], **environment)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     assert "0 failed" in done.stdout
 
@@ -78,9 +71,7 @@ def build_probe(folder: Path, body: str, *flags: str) -> Path:
 
 
 def probe(folder: Path, body: str, *flags: str) -> tuple[int, str, str]:
-    done = subprocess.run(
-        [build_probe(folder, body, *flags)], capture_output=True, text=True, env=cuda_harness.environment()
-    )
+    done = cuda_harness.execute([build_probe(folder, body, *flags)])
     return done.returncode, done.stdout, done.stderr
 
 

@@ -27,13 +27,7 @@ def run(arch: int, pattern: str, *arguments: str) -> None:
     if not cuda_harness.has_sanitizer("address"):
         pytest.skip("the compiler's address sanitizer, which tells what memory is whose, doesn't run here")
     program = cuda_harness.Harness().translated(HARNESS / "driver.cpp", arch, pattern)
-    done = subprocess.run(
-        [program, *arguments],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        env=cuda_harness.environment(),
-    )
+    done = cuda_harness.execute([program, *arguments])
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     assert "0 failed" in done.stdout
 

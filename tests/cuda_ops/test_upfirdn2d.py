@@ -10,18 +10,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cuda_ops import downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
-from cuda_ops.backends import BACKENDS, default_impl
 
 IMAGE = torch.float64
 
 
-@pytest.fixture(scope="module", params=["ref", "cpu"], autouse=True)
-def back_end(request):
-    """Everything here holds for each back end, which is what ``impl="auto"`` means within a test."""
-    if request.param == "cpu" and not BACKENDS["cpu"].load().ready:
-        pytest.skip(f"no native CPU kernels: {BACKENDS['cpu'].load().detail}")
-    with default_impl(request.param):
-        yield request.param
+pytestmark = pytest.mark.usefixtures("back_end")  # everything here holds for each back end
 
 
 def _independent(x, f, up, down, padding, flip, gain):

@@ -79,11 +79,23 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, **SANITIZER_ENVIRONMENT, **more}
 
 
+def execute(
+    command: Sequence[str | Path], timeout: float | None = None, **more: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a program that was built here, with `more` in its environment; whatever its status."""
+    return subprocess.run(
+        [str(c) for c in command],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        env=environment(**more),
+        timeout=timeout,
+    )
+
+
 def run(command: Sequence[str | Path]) -> str:
     """Run a compiler; its output (stdout and stderr)."""
-    done = subprocess.run(
-        [str(c) for c in command], capture_output=True, text=True, errors="replace", env=environment()
-    )
+    done = execute(command)
     if done.returncode != 0:
         raise BuildError(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
     return done.stdout + done.stderr

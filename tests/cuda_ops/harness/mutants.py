@@ -142,14 +142,7 @@ CHECKS: dict[str, Callable[[cuda_harness.Harness], str]] = {
 
 def _verdict(program: Path, arguments: list[str], environment: dict[str, str]) -> str:
     try:
-        done = subprocess.run(
-            [program, *arguments],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            env=cuda_harness.environment(**environment),
-            timeout=300,
-        )
+        done = cuda_harness.execute([program, *arguments], timeout=300, **environment)
     except subprocess.TimeoutExpired:
         return "hangs"
     if done.returncode == 0:
