@@ -1,31 +1,42 @@
-"""The commands of `python -m infostylegan`.
-
-Each command imports what it needs when it runs.
-"""
+"""`python -m infostylegan COMMAND`."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import importlib
+from typing import Any
 
 import click
 
 from dnnlib.cli import Failure
 
-if TYPE_CHECKING:
-    from infostylegan.data.packing import Packed
+# Command -> the module of infostylegan.commands that holds it, under its own name.
+COMMANDS = {
+    "data": "data",
+    "doctor": "doctor",
+}
 
 
 class Commands(click.Group):
-    """A group of commands that show the mistakes a user can mend as messages."""
+    """Imports a command when it is asked for, and shows the mistakes that a user can mend as messages."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"infostylegan.commands.{COMMANDS[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except Exception as error:
             from infostylegan.data.errors import DataError
+            from infostylegan.export import SnapshotError
 
-            if isinstance(error, DataError):
+            if isinstance(error, (DataError, SnapshotError)):
                 raise Failure(str(error)) from error
             raise
 
@@ -33,195 +44,6 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """InfoStyleGAN: images whose semantic controls were found without labels."""
-
-
-# ---- data ----------------------------------------------------------------------------------------------
-
-
-class CropBox(click.ParamType):
-    """Four pixel numbers, left,top,right,bottom."""
-
-    name = "L,T,R,B"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, tuple):
-            return value
-        try:
-            left, top, right, bottom = (int(part) for part in str(value).split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not four pixel numbers such as 25,57,153,185", param, ctx)
-        return left, top, right, bottom
-
-
-class Bar:
-    """Progress on the terminal; silent where there is none."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._bar: Any = None
-
-    def __call__(self, done: int, total: int) -> None:
-        from tqdm import tqdm
-
-        if self._bar is None:
-            self._bar = tqdm(total=total, desc=self._what, unit="img", disable=None, leave=False)
-        self._bar.update(done - self._bar.n if not self._bar.disable else 0)
-        if done >= total:
-            self._bar.close()
-
-
-def _report(packed: Packed) -> None:
-    size = packed.path.stat().st_size / 2**20
-    shape = f"{packed.resolution}x{packed.resolution}, {'gray' if packed.channels == 1 else 'RGB'}"
-    click.echo(f"{packed.path}: {packed.count} images, {shape}, {size:.1f} MiB")
-    for name, reason in packed.skipped[:10]:
-        click.echo(f"  left out: {name}: {reason}")
-    if len(packed.skipped) > 10:
-        click.echo(f"  and {len(packed.skipped) - 10} more")
-
-
-_overwrite = click.option("--overwrite", is_flag=True, help="Replace DEST where it exists.")
-
-
-@main.group()
-def data() -> None:
-    """Pack images for training, or look at what a data set holds."""
-
-
-@data.command("folder")
-@click.argument("source", type=click.Path(path_type=Path))
-@click.argument("dest", type=click.Path(path_type=Path))
-@click.option(
-    "--resolution", type=int, help="Pixels a side, a power of two.  [default: the images' own, to 512]"
-)
-@click.option(
-    "--labels", type=click.Path(path_type=Path), help="CSV of classes, with columns such as image,level."
-)
-@click.option("--no-labels", is_flag=True, help="Pay no heed to dataset.json or labels.csv in SOURCE.")
-@click.option(
-    "--fit", default="crop", show_default=True, help="crop: the centred square; pad: all of it, on black."
-)
-@click.option("--crop", type=CropBox(), help="Take this box first, in pixels.")
-@click.option("--channels", type=int, help="1 (gray) or 3 (RGB).  [default: as the images are]")
-@click.option(
-    "--max-bad", type=float, default=0.05, show_default=True, help="Share of images that may be left out."
-)
-@_overwrite
-def pack_folder(
-    source: Path,
-    dest: Path,
-    resolution: int | None,
-    labels: Path | None,
-    no_labels: bool,
-    fit: str,
-    crop: tuple[int, int, int, int] | None,
-    channels: int | None,
-    max_bad: float,
-    overwrite: bool,
-) -> None:
-    """Pack the images in SOURCE, a folder or zip, into DEST, a zip."""
-    from infostylegan.data.catalogue import choose_framing, open_files
-    from infostylegan.data.packing import pack_files
-    from infostylegan.data.sources import find_labels
-
-    files = open_files(source)
-    framing = choose_framing(files, resolution, channels, fit, crop)
-    found = None if no_labels else find_labels(files, labels)
-    _report(
-        pack_files(
-            files, dest, framing, labels=found, max_bad=max_bad, overwrite=overwrite, progress=Bar("packing")
-        )
-    )
-
-
-@data.command("mnist")
-@click.argument("source", type=click.Path(path_type=Path))
-@click.argument("dest", type=click.Path(path_type=Path))
-@click.option("--split", default="train", show_default=True, help="train or test.")
-@_overwrite
-def pack_mnist(source: Path, dest: Path, split: str, overwrite: bool) -> None:
-    """Pack SOURCE, a folder with MNIST's files, into DEST, a zip, padded to 32x32."""
-    from infostylegan.data.catalogue import open_mnist
-    from infostylegan.data.packing import pack_dataset
-
-    dataset = open_mnist(source, None, None, split=split)
-    _report(pack_dataset(dataset, dest, overwrite=overwrite, progress=Bar("packing")))
-
-
-@data.command("fundus")
-@click.argument("dest", type=click.Path(path_type=Path))
-@click.option("--resolution", type=int, default=64, show_default=True, help="Pixels a side.")
-@click.option("--count", type=int, default=8192, show_default=True, help="How many images to draw.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Which images to draw.")
-@_overwrite
-def pack_drawn_fundus(dest: Path, resolution: int, count: int, seed: int, overwrite: bool) -> None:
-    """Draw retinal photographs, with their factors, into DEST, a zip."""
-    from infostylegan.data.drawing import pack_fundus
-    from infostylegan.data.packing import Packed
-
-    pack_fundus(dest, resolution, count, seed, overwrite=overwrite, progress=Bar("drawing"))
-    _report(Packed(dest, count, resolution, 3))
-
-
-@data.command("info")
-@click.argument("source", metavar="DATA")
-@click.option("--resolution", type=int, help="Pixels a side, a power of two.")
-@click.option("--fit", default="crop", show_default=True, help="crop or pad.")
-@click.option(
-    "--max-bad", type=float, default=0.05, show_default=True, help="Share of images that may be left out."
-)
-def info(source: str, resolution: int | None, fit: str, max_bad: float) -> None:
-    """Say what training would see of DATA, a name, folder or zip."""
-    import numpy as np
-
-    from infostylegan.data import open_dataset
-
-    dataset = open_dataset(source, resolution=resolution, fit=fit, max_bad=max_bad, progress=Bar("looking"))
-    size = dataset.resolution
-    click.echo(
-        f"{dataset.name}: {len(dataset)} images, {size}x{size}, {'gray' if dataset.channels == 1 else 'RGB'}"
-    )
-    if dataset.labels is not None:
-        counts = np.bincount(dataset.labels)
-        names = dataset.label_names or tuple(str(label) for label in range(len(counts)))
-        click.echo("  labels: " + ", ".join(f"{name} {count}" for name, count in zip(names, counts)))
-    if dataset.factors:
-        click.echo("  factors: " + ", ".join(dataset.factors))
-    for name, reason in dataset.skipped[:10]:
-        click.echo(f"  left out: {name}: {reason}")
-    if len(dataset.skipped) > 10:
-        click.echo(f"  and {len(dataset.skipped) - 10} more")
-    click.echo(f"  digest: {dataset.digest}")
-
-
-# ---- doctor --------------------------------------------------------------------------------------------
-
-
-@main.command()
-def doctor() -> None:
-    """Say what the fused operations run on here, and how to mend what is missing."""
-    import os
-
-    import torch
-
-    from cuda_ops.backends import report
-    from cuda_ops.build import cache_folder, describe_compiler
-    from dnnlib.memory import tune_malloc
-
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    click.echo(f"torch:     {torch.__version__}, CUDA {torch.version.cuda or 'none'}")
-    click.echo(f"devices:   {', '.join(gpus) or 'no GPU'}; {os.cpu_count()} CPUs")
-    click.echo(f"threads:   {torch.get_num_threads()} (OMP_NUM_THREADS or torch.set_num_threads change it)")
-    click.echo(f"compiler:  {describe_compiler()}")
-    click.echo(f"cache:     {cache_folder()} (INFOSTYLEGAN_CACHE moves it)")
-    for status in report():
-        state = f"ready, {status.detail}, {status.path}" if status.ready else f"not in use: {status.detail}"
-        click.echo(f"{status.name + ' ops:':10} {state}")
-        if not status.ready:
-            click.echo(f"           to mend it: {status.remedy}")
-    click.echo("reference: ready, plain torch; what runs where no other does")
-    kept = "memory of large tensors is kept for reuse while training" if tune_malloc() else "left as it is"
-    click.echo(f"malloc:    {kept}")
 
 
 if __name__ == "__main__":

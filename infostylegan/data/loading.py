@@ -40,7 +40,9 @@ class Dataset(Protocol):
     name: str
     labels: np.ndarray | None  # int64 [N]
     label_names: tuple[str, ...] | None
-    factors: dict[str, np.ndarray] | None  # each [N]
+    factors: dict[str, np.ndarray] | None  # what the images were drawn from, each [N]
+    attributes: dict[str, np.ndarray] | None  # what is known of them besides, each [N]; never trained on
+    patients: np.ndarray | None  # str [N]: no patient belongs on both sides of a split
     skipped: list[tuple[str, str]]  # (file, reason)
     digest: str  # sha256 (hex) of what training sees
 
@@ -70,6 +72,8 @@ class ArrayDataset:
     factors: dict[str, np.ndarray] | None = None
     skipped: list[tuple[str, str]] = field(default_factory=list)
     digest: str = ""
+    attributes: dict[str, np.ndarray] | None = None
+    patients: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if not self.digest:
@@ -145,6 +149,8 @@ class FileDataset:
         factors: dict[str, np.ndarray] | None,
         skipped: list[tuple[str, str]],
         digest: str,
+        attributes: dict[str, np.ndarray] | None = None,
+        patients: np.ndarray | None = None,
     ) -> None:
         self.name = name
         self.resolution = framing.resolution
@@ -152,6 +158,8 @@ class FileDataset:
         self.labels = labels
         self.label_names = label_names
         self.factors = factors
+        self.attributes = attributes
+        self.patients = patients
         self.skipped = skipped
         self.digest = digest
         self._files = files
