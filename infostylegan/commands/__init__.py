@@ -1,1 +1,1 @@
-"""The commands of `python -m infostylegan`, one module each; heavy imports happen when a command runs."""
+"""The commands of `python -m infostylegan`, a module each; heavy imports happen when a command runs."""

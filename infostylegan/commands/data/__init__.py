@@ -1,0 +1,21 @@
+"""`python -m infostylegan data`: pack images for training, or look at what a data set holds.
+
+A module for each group of commands, each a line below; heavy imports happen when a command runs.
+"""
+
+from __future__ import annotations
+
+import click
+
+from infostylegan.commands.data import look, pack
+
+
+@click.group()
+def data() -> None:
+    """Pack images for training, or look at what a data set holds."""
+
+
+data.add_command(pack.pack_folder)
+data.add_command(pack.pack_mnist)
+data.add_command(pack.pack_drawn_fundus)
+data.add_command(look.show_info)
