@@ -1,0 +1,7 @@
+"""Mistakes in what a metric was given."""
+
+from __future__ import annotations
+
+
+class MetricError(ValueError):
+    """Input that a metric cannot be computed from; the message says what, where, and how to mend it."""
