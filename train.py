@@ -24,6 +24,7 @@ from dnnlib.memory import tune_malloc
 from dnnlib.runs import list_runs, next_run_dir
 from infostylegan import __version__
 from infostylegan.data import DataError, Dataset, open_dataset
+from infostylegan.naming import names_in_run
 from infostylegan.presets import LARGEST_GUESS, PRESETS, preset_for
 from infostylegan.training.loop import RunResult, RunSettings, TrainingError, train
 from infostylegan.training.measure import SPREAD_WARNING
@@ -218,7 +219,7 @@ def closing_words(folder: Path, options: TrainingOptions, result: RunResult) -> 
     """The table of codes, the spread beside it, and where the results lie."""
     lines = []
     if result.information["G_ema"] and result.spread is not None:
-        table = information_table(result.information, options.spec().ceilings(), {})
+        table = information_table(result.information, options.spec().ceilings(), names_in_run(folder))
         lines = ["", "Information of each code, on fresh samples:", table, ""]
         lines.append(
             f"Spread, over the data's: {result.spread.overall:.2f}, and {result.spread.within:.2f} with the "

@@ -13,6 +13,7 @@ from dnnlib.cli import Failure
 COMMANDS = {
     "data": "data",
     "doctor": "doctor",
+    "name": "name",
 }
 
 
@@ -32,11 +33,14 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:  # `… | head`: click ends quietly
+            raise
         except Exception as error:
+            from infostylegan.codes import CodeError
             from infostylegan.data.errors import DataError
             from infostylegan.export import SnapshotError
 
-            if isinstance(error, (DataError, SnapshotError)):
+            if isinstance(error, (CodeError, DataError, SnapshotError, OSError)):
                 raise Failure(str(error)) from error
             raise
 

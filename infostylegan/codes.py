@@ -11,7 +11,7 @@ Codes are held as one float column each: a category index, {0, 1}, or a number i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -31,6 +31,12 @@ DEFAULT_SIGMA_MIN = 0.2
 
 class CodeError(ValueError):
     """A code specification that cannot be used; the message says what and how to mend it."""
+
+
+def shown_name(code: str, names: Mapping[str, str] | None) -> str:
+    """What people read: `unif3 (pigmentation)`, or `unif3` where it has no name of its own."""
+    called = names.get(code) if names else None
+    return f"{code} ({called})" if called and called != code else code
 
 
 class Posterior(Protocol):

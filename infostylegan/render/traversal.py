@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dnnlib.files import atomic_write
+from infostylegan.codes import shown_name
 from infostylegan.render.grids import labelled_grid
 
 if TYPE_CHECKING:
@@ -75,17 +76,15 @@ def save_traversals(
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     paths = []
+    if names is not None and not isinstance(names, Mapping):
+        names = dict(zip((code.name for code in G.codes), names))
     for index, code in enumerate(G.codes):
-        if isinstance(names, Mapping):
-            called = names.get(code.name, "")
-        else:
-            called = names[index] if names is not None and index < len(names) else ""
         images, values = traverse(G, index, **options)
         sheet = labelled_grid(
             images,
             len(values),
             column_labels=_value_labels(values),
-            title=f"{code.name}: {called}" if called and called != code.name else code.name,
+            title=shown_name(code.name, names),
         )
         path = out_dir / f"traverse-{re.sub(r'[^A-Za-z0-9_.-]+', '_', code.name)}.png"
         with atomic_write(path) as file:

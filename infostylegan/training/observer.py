@@ -15,6 +15,7 @@ from dnnlib.seeding import seed_step
 from infostylegan import __version__
 from infostylegan.data import BatchStream, Dataset
 from infostylegan.growth import Phase
+from infostylegan.naming import names_in_run
 from infostylegan.render.traversal import save_traversals
 from infostylegan.training.measure import Spread, measure_information, measure_spread
 from infostylegan.training.options import TrainingOptions
@@ -42,6 +43,8 @@ class Observer:
         self.reference: dict[int, tuple[Tensor, Tensor | None]] = {}
         self.reporter = reporter
         self.last = (state.seconds, state.images)
+        # On resume, later snapshots keep what the codes were called in the last one.
+        self.code_names = names_in_run(reporter.folder) if reporter is not None else {}
         draw = torch.Generator().manual_seed(seed_step(options.seed, 0, 0, stream=3))
         self.count = 48 if options.resolution <= 128 else 12
         self.z, self.c = state.G.sample_latents(self.count, generator=draw)
@@ -130,7 +133,7 @@ class Observer:
             "version": __version__,
             "training_options": json.loads(self.options.to_json()),
             "images": state.images,
-            "code_names": {},
+            "code_names": self.code_names,
             "label_names": list(names) if names and self.options.label_count else None,
             "dataset": {
                 "name": self.dataset.name,
@@ -145,7 +148,7 @@ class Observer:
         assert self.reporter is not None
         small = self.options.resolution <= SMALL
         if len(self.options.spec()):
-            save_traversals(state.G_ema, self.reporter.folder, samples=8 if small else 4)
+            save_traversals(state.G_ema, self.reporter.folder, self.code_names, samples=8 if small else 4)
         nats: dict[str, dict[str, float]] = {"G_ema": {}, "G": {}}
         for name, G in (("G_ema", state.G_ema), ("G", state.G)):
             if self.options.informed:

@@ -10,6 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from dnnlib.files import DamagedFile, append_jsonl, atomic_write, read_jsonl, truncate_jsonl
 from dnnlib.log import RunLog, format_bytes, format_time
+from infostylegan.codes import shown_name
 from infostylegan.export import save_snapshot
 from infostylegan.networks.layers import nearest_upsample
 from infostylegan.render.grids import image_grid, to_uint8
@@ -112,10 +113,12 @@ def information_table(
 ) -> str:
     """The closing table: each code, its information (of the averaged generator, and of the one it is the
     average of), its ceiling and the share of it that the averaged generator reaches."""
-    lines = [f"{'code':<20}{'nats':>8}{'ceiling':>9}{'share':>7}{'without averaging':>20}"]
+    shown = {code: shown_name(code, names) for code in information["G_ema"]}
+    width = max(20, *(len(label) + 2 for label in shown.values())) if shown else 20
+    lines = [f"{'code':<{width}}{'nats':>8}{'ceiling':>9}{'share':>7}{'without averaging':>20}"]
     for code, value in information["G_ema"].items():
         ceiling = ceilings[code]
         share = f"{value / ceiling:7.0%}" if ceiling > 0 else f"{'–':>7}"
-        label = f"{code} ({names[code]})" if code in names else code
-        lines.append(f"{label:<20}{value:8.3f}{ceiling:9.3f}{share}{information['G'][code]:20.3f}")
+        other = information["G"][code]
+        lines.append(f"{shown[code]:<{width}}{value:8.3f}{ceiling:9.3f}{share}{other:20.3f}")
     return "\n".join(lines)
