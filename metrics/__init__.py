@@ -1,8 +1,8 @@
 """Metrics: pure functions on arrays.
 
 They import neither torch nor infostylegan. Every one takes (codes, factors, ...) in this order where it takes
-both, and returns a frozen dataclass whose `value` is the number that the metric's name stands for. Input that
-cannot be used raises MetricError.
+both, or (real, generated, ...), and returns a frozen dataclass whose `value` is the number that the metric's
+name stands for. Input that cannot be used raises MetricError.
 """
 
 from metrics.acm import (
@@ -18,18 +18,29 @@ from metrics.acm import (
 from metrics.clustering import MatchedAccuracy, matched_accuracy, spread_within
 from metrics.errors import MetricError
 from metrics.factor_source import FactorSource
+from metrics.frechet import FeatureStatistics, FrechetDistance, Moments, frechet_distance
+from metrics.kernel import KernelDistance, kid
+from metrics.neighbours import PrecisionRecall, precision_recall
 
 __all__ = [
     "Agreement",
     "FactorSource",
+    "FeatureStatistics",
+    "FrechetDistance",
+    "KernelDistance",
     "MatchedAccuracy",
     "MetricError",
+    "Moments",
+    "PrecisionRecall",
     "Proportion",
     "acm",
     "cohen_kappa",
     "fleiss_kappa",
+    "frechet_distance",
     "gwet_ac1",
+    "kid",
     "matched_accuracy",
+    "precision_recall",
     "proportion",
     "self_consistency",
     "spread_within",

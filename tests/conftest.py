@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,3 +46,13 @@ def make_images() -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference data that lies beside the repository where the project is developed."""
+    root = Path(__file__).resolve().parents[1]
+    folder = Path(os.environ.get("INFOSTYLEGAN_SHARED") or root.parent / "shared")
+    if not (folder / "data").is_dir():
+        pytest.skip(f"{folder} is not here: it holds reference data that this test compares with")
+    return folder
