@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from infostylegan.codes import CodeError, CodeSpec
-from infostylegan.networks.layers import ChannelPlan, set_conv_dtype
-from infostylegan.networks.mapping import LatentInput, MappingNetwork
+from infostylegan.networks.layers import ChannelPlan, has_memory, set_conv_dtype
+from infostylegan.networks.mapping import LatentInput, MappingNetwork, RowCache, noise_bank
 from infostylegan.networks.synthesis import SynthesisNetwork
 
 NOISE_MODES = ("random", "const", "none")
+TRUNCATIONS = ("codes", "global")
 
 
 class Generator(nn.Module):
@@ -27,6 +28,7 @@ class Generator(nn.Module):
 
     grown_resolution: Tensor
     grown_fade: Tensor
+    noise_bank: Tensor
 
     def __init__(
         self,
@@ -84,6 +86,8 @@ class Generator(nn.Module):
         self.synthesis = SynthesisNetwork(
             resolution, latent_dim if styles else width, channels, plan, styled=styles
         )
+        self.register_buffer("noise_bank", noise_bank(noise_dim), persistent=False)
+        self._means = RowCache()
         # How far growth has come: a snapshot taken half-way is used at the size it has learned.
         self.register_buffer("grown_resolution", torch.tensor(resolution))
         self.register_buffer("grown_fade", torch.tensor(1.0))
@@ -97,37 +101,77 @@ class Generator(nn.Module):
         z: Tensor,
         c: Tensor,
         label: Tensor | None = None,
-        psi: float = 1.0,
+        psi: float | Tensor = 1.0,
         *,
+        truncation: str = "codes",
         resolution: int | None = None,
         fade: float | None = None,
         noise: str = "random",
     ) -> Tensor:
         """Images [N, channels, resolution, resolution], about [-1, 1].
 
-        `psi` < 1 pulls w towards its mean (styled generators; off in training and metrics). `noise` is
+        `psi` < 1 pulls w towards a mean (styled generators; off in training and metrics): with `truncation`
+        "codes" the mean given c and the label (`mean_w`), so that only what z' adds is weakened; with
+        "global" the mean over everything (StyleGAN's), which weakens what the codes do, too. `noise` is
         "random", "const" (the same maps at every call) or "none". `resolution` and `fade` (the share of the
         newest block) default to how far this network has grown.
         """
+        if truncation not in TRUNCATIONS:
+            raise ValueError(f"truncation {truncation!r}: choose one of {', '.join(TRUNCATIONS)}")
         if z.ndim != 2 or z.shape[1] != self.noise_dim:
             raise ValueError(f"z must be [N, {self.noise_dim}], got {list(z.shape)}")
-        return self.synthesize(self.map(z, c, label), psi=psi, resolution=resolution, fade=fade, noise=noise)
+        truncated = self.mapping is not None and (isinstance(psi, Tensor) or psi != 1.0)
+        mean = self.mean_w(c, label) if truncated and truncation == "codes" else None
+        w = self.map(z, c, label)
+        return self.synthesize(w, psi=psi, mean=mean, resolution=resolution, fade=fade, noise=noise)
 
     def map(self, z: Tensor, c: Tensor, label: Tensor | None = None) -> Tensor:
         """w [N, latent_dim] (styled), or the joined vector (direct)."""
         joined = self.latent(z, c, label)
         return joined if self.mapping is None else self.mapping(joined)
 
+    def mean_w(self, c: Tensor, label: Tensor | None = None) -> Tensor:
+        """The mean of w given the codes (and the label), over a fixed bank of z': [N, latent_dim].
+
+        Without codes and labels it is the running mean of training. In eval mode with frozen weights each
+        row is computed once. Raises ValueError for a direct generator, which has no w.
+        """
+        if self.mapping is None:
+            raise ValueError("a direct generator (styles=False) has no w to take the mean of")
+        if not len(self.codes) and not self.labels:
+            return self.mapping.w_avg.expand(len(c), -1)
+        weights = [*self.latent.parameters(), *self.mapping.parameters()]
+        alive = self.training or any(w.requires_grad or w.is_inference() for w in weights)
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or c.device.type == "meta"
+        if alive or traced or c.requires_grad or not has_memory(c) or not len(c):
+            return self._mean_w(c, label)
+        rows = c if label is None else torch.cat([c, label.to(c).unsqueeze(1)], dim=1)
+
+        def of_rows(index: Tensor) -> Tensor:
+            parts = index.split(32)
+            return torch.cat([self._mean_w(c[i], None if label is None else label[i]) for i in parts])
+
+        return self._means(rows, weights, of_rows)
+
+    def _mean_w(self, c: Tensor, label: Tensor | None) -> Tensor:
+        n, k = c.shape[0], self.noise_bank.shape[0]
+        z = self.noise_bank.unsqueeze(0).expand(n, -1, -1).reshape(n * k, -1)
+        c = c.unsqueeze(1).expand(-1, k, -1).reshape(n * k, -1)
+        if label is not None:
+            label = label.unsqueeze(1).expand(-1, k).reshape(n * k)
+        return self.map(z, c, label).view(n, k, -1).mean(dim=1)
+
     def synthesize(
         self,
         w: Tensor,
         *,
-        psi: float = 1.0,
+        psi: float | Tensor = 1.0,
+        mean: Tensor | None = None,
         resolution: int | None = None,
         fade: float | None = None,
         noise: str = "random",
     ) -> Tensor:
-        """Images from w [N, latent_dim]."""
+        """Images from w [N, latent_dim]; `psi` pulls it towards `mean` [N, latent_dim], or the global one."""
         if noise not in NOISE_MODES:
             raise ValueError(f"noise {noise!r}: choose one of {', '.join(NOISE_MODES)}")
         resolution = int(self.grown_resolution) if resolution is None else resolution
@@ -137,10 +181,13 @@ class Generator(nn.Module):
             )
         fade = float(self.grown_fade) if fade is None else fade
         if self.mapping is not None:
-            w = w.unsqueeze(1).repeat(1, self.synthesis.num_layers, 1)
-            if psi != 1.0:
-                cut = self.truncation_layers
-                w = torch.cat([self.mapping.w_avg.lerp(w[:, :cut], psi), w[:, cut:]], dim=1)
+            layers, cut = self.synthesis.num_layers, self.truncation_layers
+            ws = w.unsqueeze(1).repeat(1, layers, 1)
+            if isinstance(psi, Tensor) or psi != 1.0:
+                mean = self.mapping.w_avg.expand_as(w) if mean is None else mean
+                pulled = mean.lerp(w, psi).unsqueeze(1)
+                ws = torch.cat([pulled.repeat(1, min(cut, layers), 1), ws[:, cut:]], dim=1)
+            w = ws
         return self.synthesis(w, resolution=resolution, fade=fade, noise=noise)
 
     def set_growth(self, resolution: int, fade: float) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from infostylegan.codes import CodeSpec
 from infostylegan.networks.layers import EqualizedLinear, pixel_norm
+
+BANK = 256
 
 
 class LatentInput(nn.Module):
@@ -68,3 +73,51 @@ class MappingNetwork(nn.Module):
     def update_average(self, w: Tensor, decay: float = 0.995) -> None:
         """Move w_avg towards the batch's mean: the centre that truncation pulls to."""
         self.w_avg.lerp_(w.float().mean(dim=0), 1.0 - decay)
+
+
+def noise_bank(noise_dim: int) -> Tensor:
+    """The z' over which the mean of w given the codes is taken: [BANK, noise_dim], the same everywhere.
+
+    They come in pairs of opposite signs, which cancel in the mean whatever w owes to z' linearly.
+    """
+    half = torch.randn(BANK // 2, noise_dim, generator=torch.Generator().manual_seed(0))
+    return torch.cat([half, -half])
+
+
+class RowCache:
+    """Results [N, …] of a function of rows, kept a row each until a weight that they come from changes."""
+
+    def __init__(self, limit: int = 512) -> None:
+        self.limit = limit
+        self.rows: OrderedDict[tuple[float, ...], Tensor] = OrderedDict()
+        self.weights: list[tuple[Tensor, int]] = []
+
+    def __call__(
+        self, rows: Tensor, weights: Iterable[nn.Parameter], function: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """`function` of rows [N, k]: asked for those indices alone whose rows it has not seen."""
+        # The tensors are held, so that no other can come to stand at their place in memory.
+        now = [(w.detach(), w._version) for w in weights]
+        same = len(now) == len(self.weights) and all(
+            a.data_ptr() == b.data_ptr() and a.dtype == b.dtype and v == u
+            for (a, v), (b, u) in zip(now, self.weights)
+        )
+        if not same:
+            self.rows.clear()
+            self.weights = now
+        keys = [tuple(row) for row in rows.tolist()]
+        first = {key: i for i, key in reversed(list(enumerate(keys)))}
+        missing = [i for key, i in first.items() if key not in self.rows]
+        if missing:
+            with torch.inference_mode(False), torch.no_grad():
+                made = function(torch.tensor(missing, device=rows.device))
+            self.rows.update((keys[i], row) for i, row in zip(missing, made))
+        result = torch.stack([self.rows[key] for key in keys])
+        for key in first:
+            self.rows.move_to_end(key)
+        while len(self.rows) > self.limit:
+            self.rows.popitem(last=False)
+        return result
+
+    def __getstate__(self) -> dict[str, Any]:
+        return RowCache(self.limit).__dict__

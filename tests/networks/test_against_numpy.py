@@ -212,12 +212,14 @@ def test_truncation_pulls_the_w_of_the_first_eight_layers_towards_its_mean():
     ws = w[:, None].repeat(10, axis=1)
     average = G.mapping.w_avg.numpy()
     ws[:, :8] = average + 0.7 * (ws[:, :8] - average)
-    got = G(z, c, psi=0.7, resolution=32, noise="none").detach().numpy()
+    got = G(z, c, psi=0.7, truncation="global", resolution=32, noise="none").detach().numpy()
     np.testing.assert_allclose(got, styled(ws, p, 32, 1.0, [0.0] * 8), rtol=0, atol=1e-9)
     # Layers 8 and 9, of the 64² block, read the w as it is.
     with torch.no_grad():
         by_layer = G.synthesis(torch.tensor(ws), resolution=64, noise="none")
-    torch.testing.assert_close(G(z, c, psi=0.7, resolution=64, noise="none"), by_layer, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        G(z, c, psi=0.7, truncation="global", resolution=64, noise="none"), by_layer, rtol=0, atol=1e-12
+    )
 
 
 def test_the_papers_reading_of_the_codes_is_pixel_normalised_as_a_whole():

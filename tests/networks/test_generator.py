@@ -1,5 +1,7 @@
 """Facts about the generator: its size, its start, what enters where, fades and errors."""
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given
@@ -277,7 +279,7 @@ def test_the_size_and_fade_that_growth_has_reached_are_the_default_and_travel_wi
 def test_at_psi_0_the_first_eight_layers_read_the_mean_of_w_so_that_small_images_are_all_alike():
     G = awaken(build())
     G.mapping.w_avg.normal_()
-    images = G(*latents(G, 5), psi=0.0, noise="const")
+    images = G(*latents(G, 5), psi=0.0, truncation="global", noise="const")
     torch.testing.assert_close(images, images[:1].expand_as(images), rtol=1e-4, atol=1e-5)
     ws = G.mapping.w_avg.expand(1, 6, 16)
     expected = G.synthesis(ws, resolution=16, noise="const")
@@ -287,10 +289,107 @@ def test_at_psi_0_the_first_eight_layers_read_the_mean_of_w_so_that_small_images
 def test_layers_from_the_ninth_on_are_not_truncated():
     G = awaken(build(64))
     z, c = latents(G)
-    images = G(z, c, psi=0.0, noise="const")
+    images = G(z, c, psi=0.0, truncation="global", noise="const")
     assert (images - images[:1]).abs()[1:].amax((1, 2, 3)).min() > 1e-3
-    small = G(z, c, psi=0.0, resolution=32, noise="const")
+    small = G(z, c, psi=0.0, truncation="global", resolution=32, noise="const")
     torch.testing.assert_close(small, small[:1].expand_as(small), rtol=1e-4, atol=1e-5)
+
+
+def test_the_mean_of_w_given_codes_is_that_of_many_random_z():
+    G = awaken(build(codes="cat:3,unif:1", labels=2)).double().eval().requires_grad_(False)
+    c = torch.tensor([[0.0, -0.5], [2.0, 1.0]]).double()
+    label = torch.tensor([1, 0])
+    z = torch.randn(50_000, G.noise_dim, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+    for row in range(2):
+        one = slice(row, row + 1)
+        w = G.map(z, c[one].expand(len(z), -1), label[one].expand(len(z)))
+        error = (G.mean_w(c, label)[row] - w.mean(dim=0)).square().mean()
+        spread = w.var(dim=0).mean()
+        assert error < 1.5 * spread / len(G.noise_bank)
+
+
+def test_the_mean_of_w_does_not_depend_on_who_else_is_in_the_batch_or_on_what_was_asked_before():
+    G = awaken(build(labels=2)).eval().requires_grad_(False)
+    _, c = latents(G, 40)
+    label = torch.arange(40) % 2
+    together = G.mean_w(c, label)
+    for row in (3, 17):
+        fresh = awaken(build(labels=2)).eval().requires_grad_(False)
+        alone = fresh.mean_w(c[row : row + 1], label[row : row + 1])
+        torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-5, atol=1e-6)
+    assert torch.equal(G.mean_w(c, label), together)
+    flipped = G.mean_w(c, 1 - label)
+    assert (flipped - together).abs().amax(dim=1).min() > 1e-3
+
+
+def test_the_mean_of_each_row_is_computed_once_until_a_weight_changes(monkeypatch):
+    G = awaken(build()).eval().requires_grad_(False)
+    asked = []
+    compute = Generator._mean_w
+    monkeypatch.setattr(Generator, "_mean_w", lambda self, c, y: asked.append(len(c)) or compute(self, c, y))
+    _, c = latents(G, 5)
+    first = G.mean_w(c[[0, 1, 0, 2]])
+    G.mean_w(c[[2, 1]])
+    G.mean_w(c)
+    assert asked == [3, 2]
+    assert torch.equal(first[0], first[2])
+    with torch.no_grad():
+        G.mapping.layers[0].weight.mul_(1.5)
+    changed = G.mean_w(c[:3])
+    assert asked == [3, 2, 3]
+    assert (changed - first[[0, 1, 3]]).abs().max() > 1e-3
+    G.double()
+    assert G.mean_w(c.double()).dtype == torch.float64
+    assert len(copy.deepcopy(G)._means.rows) == 0
+
+
+def test_means_are_kept_for_so_many_rows_and_no_more():
+    G = awaken(build(codes="unif:1")).eval().requires_grad_(False)
+    G._means.limit = 10
+    c = torch.linspace(-1, 1, 37).unsqueeze(1)
+    every = G.mean_w(c)
+    assert len(G._means.rows) == 10
+    assert torch.equal(G.mean_w(c[-10:]), every[-10:])
+    torch.testing.assert_close(G.mean_w(c), every, rtol=1e-5, atol=1e-6)
+
+
+def test_while_it_may_learn_the_mean_of_w_is_made_anew_and_has_gradients():
+    G = awaken(build())
+    _, c = latents(G, 2)
+    G.mean_w(c).sum().backward()
+    assert G.mapping.layers[0].weight.grad.abs().max() > 0
+    assert not G._means.rows
+
+
+def test_at_psi_0_all_that_the_codes_do_to_w_is_left_and_nothing_that_z_does():
+    G = awaken(build()).eval().requires_grad_(False)
+    z, c = latents(G, 6)
+    images = G(z, c[:1].expand(6, -1), psi=0.0, noise="const")
+    torch.testing.assert_close(images, images[:1].expand_as(images), rtol=1e-4, atol=1e-5)
+    others = G(z, c, psi=0.0, noise="const")
+    assert (others - images)[1:].abs().amax((1, 2, 3)).min() > 1e-3
+    half = G.synthesize(G.mean_w(c).lerp(G.map(z, c), 0.3), noise="const")
+    torch.testing.assert_close(G(z, c, psi=0.3, noise="const"), half, rtol=1e-4, atol=1e-5)
+
+
+def test_psi_may_be_a_tensor_and_one_without_codes_is_pulled_to_the_running_mean():
+    G = awaken(build()).eval().requires_grad_(False)
+    z, c = latents(G)
+    for psi in (0.4, 1.0):
+        by_tensor = G(z, c, psi=torch.tensor(psi), noise="const")
+        torch.testing.assert_close(by_tensor, G(z, c, psi=psi, noise="const"), rtol=1e-4, atol=1e-5)
+    plain = awaken(build(codes="none")).eval().requires_grad_(False)
+    plain.mapping.w_avg.normal_()
+    z, c = latents(plain)
+    pulled = [plain(z, c, psi=0.4, truncation=t, noise="const") for t in ("codes", "global")]
+    assert torch.equal(*pulled)
+
+
+def test_an_unknown_truncation_and_the_mean_of_a_direct_generator_are_refused():
+    with pytest.raises(ValueError, match="codes, global"):
+        build()(*latents(build()), psi=0.5, truncation="local")
+    with pytest.raises(ValueError, match="direct"):
+        build(styles=False).mean_w(latents(build())[1])
 
 
 def test_psi_1_is_no_truncation_and_a_direct_generator_has_none():
