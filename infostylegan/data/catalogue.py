@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -142,7 +143,7 @@ def choose_framing(
                 try:
                     with files.open(int(index)) as file:
                         headers.append(read_header(file))
-                except BadImage as error:
+                except (BadImage, zipfile.BadZipFile, RuntimeError) as error:
                     reason = reason or f"{files.names[index]} ({error})"
         if not headers:
             raise DataError(f"{files.path}: no image can be read, e.g. {reason or files.names[0]}; "

@@ -1,4 +1,8 @@
-"""What lies on disk: MNIST's idx files, folders of images, zips of images, and the labels beside them."""
+"""What lies on disk: MNIST's idx files, folders of images, zips of images, and the labels beside them.
+
+Nothing is ever unpacked, so a name in an archive cannot lead anywhere. What is no plain file (a pipe, a link
+in a zip, a member that declares absurd sizes) keeps its place in the list, and reading it raises BadImage.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import gzip
 import io
 import json
 import os
+import stat
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -16,8 +21,10 @@ from typing import IO, Protocol
 import numpy as np
 
 from infostylegan.data.errors import DataError
-from infostylegan.data.images import EXTENSIONS
+from infostylegan.data.images import EXTENSIONS, BadImage
+from infostylegan.data.pieces import Pieces, find_pieces, is_piece, whole_name
 
+MAX_FILE = 1 << 28  # bytes; no image file is larger
 FILE_COLUMNS = ("image", "file", "filename", "name", "path", "id_code", "image_id")
 LABEL_COLUMNS = ("label", "level", "grade", "class", "diagnosis")
 DIGITS = tuple(str(digit) for digit in range(10))
@@ -53,14 +60,15 @@ class Files(Protocol):
 class FolderFiles:
     """The images in a folder and its sub-folders; hidden files and folders are passed over.
 
-    Raises DataError where there is none.
+    Links are followed, but never in circles. `others` are the other files.
+    Raises DataError where there is no image, unless `needed` is False.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, needed: bool = True) -> None:
         self.path = path
-        self.names, others = self._walk()
-        if not self.names:
-            raise DataError(_no_images(path, others))
+        self.names, self.others = self._walk()
+        if needed and not self.names:
+            raise DataError(_no_images(path, self.others))
 
     def _walk(self) -> tuple[list[str], list[str]]:
         images: list[str] = []
@@ -84,14 +92,26 @@ class FolderFiles:
         return sorted(images), sorted(others)
 
     def open(self, index: int) -> IO[bytes]:
-        return open(self.path / self.names[index], "rb")
+        path = self.path / self.names[index]
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise BadImage("not a plain file")  # opening a pipe would wait for ever
+        _check_size(status.st_size)
+        return open(path, "rb")
 
     def read(self, index: int) -> bytes:
-        return (self.path / self.names[index]).read_bytes()
+        with self.open(index) as file:
+            return file.read()
 
     def stamps(self) -> list[tuple[str, int, int]]:
-        stats = ((name, (self.path / name).stat()) for name in self.names)
-        return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+        return [(name, *self._stamp(name)) for name in self.names]
+
+    def _stamp(self, name: str) -> tuple[int, int]:
+        try:
+            status = (self.path / name).stat()
+        except OSError:  # a link to nowhere
+            return 0, 0
+        return status.st_size, status.st_mtime_ns
 
     def beside(self, name: str) -> bytes | None:
         file = self.path / name
@@ -101,26 +121,33 @@ class FolderFiles:
 class ZipFiles:
     """The images in a zip, stored or deflated. Each is checked against the zip's CRC as it is read.
 
-    Raises DataError where the file is no zip, is locked by a password, or holds no image.
+    The zip may be cut into pieces, of which `path` is any (pieces.py). Hidden files are passed over.
+    `others` are the other files. Raises DataError where the file is no zip, is locked by a password, holds
+    two different images of one name, or, unless `needed` is False, holds no image.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, needed: bool = True) -> None:
+        pieces = find_pieces(path) if is_piece(path) else []
+        self.path = whole_name(path) if pieces else path
         try:
-            self._zip = zipfile.ZipFile(path)
-        except zipfile.BadZipFile as error:
-            raise DataError(_no_zip(path, str(error))) from error
+            self._zip = zipfile.ZipFile(Pieces(pieces) if pieces else path)
+        except (zipfile.BadZipFile, NotImplementedError) as error:
+            raise DataError(_no_zip(path, pieces, str(error))) from error
         except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-        members = [
-            info
-            for info in self._zip.infolist()
-            if not info.is_dir() and not any(map(_hidden, info.filename.split("/")))
-        ]
-        self._infos = {info.filename: info for info in members}
+            raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+        self._infos: dict[str, zipfile.ZipInfo] = {}
+        for info in self._zip.infolist():
+            name = info.filename.replace("\\", "/")  # as some archivers of Windows have it
+            if info.is_dir() or name.endswith("/") or any(map(_hidden, name.split("/"))):
+                continue
+            other = self._infos.setdefault(name, info)
+            if (other.CRC, other.file_size) != (info.CRC, info.file_size) and _is_image(name):
+                raise DataError(f"{path}: holds two different images called {name}; make the zip again")
+            self._infos[name] = info  # of files, the last counts, as on unpacking
         self.names = sorted(name for name in self._infos if _is_image(name))
-        if not self.names:
-            raise DataError(_no_images(path, sorted(self._infos)))
+        self.others = sorted(name for name in self._infos if not _is_image(name))
+        if needed and not self.names:
+            raise DataError(_no_images(path, self.others))
         locked = [name for name in self.names if self._infos[name].flag_bits & 1]
         if locked:
             raise DataError(
@@ -133,10 +160,19 @@ class ZipFiles:
         return self._zip.comment
 
     def open(self, index: int) -> IO[bytes]:
-        return self._zip.open(self._infos[self.names[index]])
+        return self._zip.open(self._checked(index))
 
     def read(self, index: int) -> bytes:
-        return self._zip.read(self._infos[self.names[index]])  # safe from many threads at once
+        return self._zip.read(self._checked(index))  # safe from many threads at once
+
+    def _checked(self, index: int) -> zipfile.ZipInfo:
+        info = self._infos[self.names[index]]
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise BadImage("a link inside the zip, not an image")
+        if _leads_out(self.names[index]):
+            raise BadImage("its name leads out of the archive")
+        _check_size(info.file_size)
+        return info
 
     def stamps(self) -> list[tuple[str, int, int]]:
         return [(name, self._infos[name].file_size, self._infos[name].CRC) for name in self.names]
@@ -148,8 +184,9 @@ class ZipFiles:
             return None
         nearest = min(found, key=lambda member: (member.count("/"), member))
         try:
+            _check_size(self._infos[nearest].file_size)
             return self._zip.read(self._infos[nearest])
-        except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError) as error:
+        except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, EOFError, BadImage) as error:
             raise DataError(
                 f"{self.path}: {nearest} in it is damaged ({error}); make the zip again"
             ) from error
@@ -159,7 +196,18 @@ class ZipFiles:
 
 
 def _hidden(name: str) -> bool:
-    return (name.startswith(".") and name != ".") or name == "__MACOSX"
+    return (name.startswith(".") and name not in (".", "..")) or name == "__MACOSX"
+
+
+def _leads_out(name: str) -> bool:
+    """Whether unpacking a member of this name could write outside the folder unpacked into."""
+    parts = name.split("/")
+    return ".." in parts or parts[0] == "" or ":" in parts[0]
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_FILE:
+        raise BadImage(f"declares {size:,} bytes; more than {MAX_FILE:,} are refused")
 
 
 def _is_image(name: str) -> bool:
@@ -169,23 +217,23 @@ def _is_image(name: str) -> bool:
 def _no_images(path: Path, others: list[str]) -> str:
     if not others:
         return f"{path}: empty; give a folder or zip of PNG, JPEG or WebP images"
-    archives = [
-        name for name in others if os.path.splitext(name)[1] in (".zip", ".tar", ".gz", ".tgz", ".7z")
-    ]
-    if archives:
-        return f"{path}: no images in it, but archives such as {archives[0]}; unpack them first"
+    zips = [name for name in others if name.lower().endswith(".zip") or is_piece(Path(name))]
+    if zips:
+        return f"{path}: no images in it, but archives such as {zips[0]}; give that archive, or unpack it"
+    packed = [name for name in others if os.path.splitext(name)[1] in (".tar", ".gz", ".tgz", ".7z")]
+    if packed:
+        return f"{path}: no images in it, but archives such as {packed[0]}; unpack them first"
     return (
         f"{path}: no images in it, only {len(others)} other files such as {others[0]}; "
         "give a folder or zip of PNG, JPEG or WebP images"
     )
 
 
-def _no_zip(path: Path, problem: str) -> str:
-    if path.suffix[1:].isdigit():
-        whole = path.with_suffix("").name
+def _no_zip(path: Path, pieces: list[Path], problem: str) -> str:
+    if pieces:
         return (
-            f"{path}: one piece of a split archive; join the pieces (cat {whole}.* > {whole}), "
-            f"unpack {whole}, and give the folder"
+            f"{whole_name(path)}: its {len(pieces)} pieces, to {pieces[-1].name}, make no zip ({problem}); "
+            "the last was cut short, or others follow it: download what is missing"
         )
     if path.suffix.lower() == ".zip":
         return f"{path}: a damaged or unfinished zip ({problem}); copy, download or make it again"

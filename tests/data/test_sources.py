@@ -61,7 +61,9 @@ def test_links_are_followed_but_never_in_circles(tmp_path: Path) -> None:
     [
         ([], "empty; give a folder"),
         (["a.txt", "b.txt"], "no images in it, only 2 other files such as a.txt; give"),
-        (["train.zip"], "archives such as train.zip; unpack"),
+        (["train.zip"], "archives such as train.zip; give that archive"),
+        (["train.zip.001"], "archives such as train.zip.001; give that archive"),
+        (["train.tar"], "archives such as train.tar; unpack"),
     ],
 )
 def test_a_folder_without_images_says_what_it_holds(tmp_path: Path, files: list[str], said: str) -> None:
@@ -91,7 +93,7 @@ def test_a_zip_lists_and_reads_like_the_folder_it_was_made_of(tmp_path: Path, me
     ("name", "said"),
     [
         ("set.zip", "damaged or unfinished zip"),
-        ("test.zip.001", r"one piece of a split archive; join the pieces \(cat test.zip.\* > test.zip\)"),
+        ("test.zip.001", "its 1 pieces, to test.zip.001, make no zip .* download what is missing"),
         ("a.jpeg", "a single image; give the folder"),
         ("set.tar", "not a zip"),
     ],
