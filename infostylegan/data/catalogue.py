@@ -15,7 +15,8 @@ from infostylegan.data.drawing import FUNDUS_COUNT, cache_folder, open_fundus
 from infostylegan.data.errors import DataError
 from infostylegan.data.images import BadImage, Framing, check_resolution, read_header
 from infostylegan.data.loading import ArrayDataset, Dataset, Progress, box_sums, load_files
-from infostylegan.data.packing import is_packed, read_factors
+from infostylegan.data.packed import PackedDataset, read_contents
+from infostylegan.data.packing import read_annotations
 from infostylegan.data.sources import Files, FolderFiles, ZipFiles, find_labels, is_mnist_folder, read_mnist
 
 LARGEST_GUESS = 512  # the resolution taken where none is asked for
@@ -103,20 +104,16 @@ def open_dataset(
         return open_mnist(path, resolution, channels, split=split, labels=labels)
     _only_train(data, split)
     files = open_files(path)
+    name = data if data in NAMES else path.resolve().stem
+    known = read_annotations(files, find_labels(files) if labels else None)
+    contents = read_contents(files) if isinstance(files, ZipFiles) else None
+    if contents is not None:
+        resolution = resolution or min(contents.resolution, largest)
+        if (resolution, channels or contents.channels) == (contents.resolution, contents.channels):
+            assert isinstance(files, ZipFiles)
+            return PackedDataset(files, contents, known, name=name)
     framing = choose_framing(files, resolution, channels, fit, largest=largest)
-    found = find_labels(files) if labels else None
-    return load_files(
-        files,
-        framing,
-        name=data if data in NAMES else path.resolve().stem,
-        labels=found[0] if found else None,
-        label_names=found[1] if found else None,
-        factors=read_factors(files),
-        max_bad=max_bad,
-        trusted=isinstance(files, ZipFiles) and is_packed(files),
-        memo=cache,
-        progress=progress,
-    )
+    return load_files(files, framing, known, name=name, max_bad=max_bad, memo=cache, progress=progress)
 
 
 def open_files(path: Path) -> Files:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import json
 import os
 import queue
 import subprocess
@@ -20,18 +19,19 @@ import numpy as np
 
 from dnnlib.lock import exclusive
 from infostylegan.data import fundus
+from infostylegan.data.annotations import Annotations
 from infostylegan.data.errors import DataError
 from infostylegan.data.images import Framing, luma
 from infostylegan.data.loading import (
     ArrayDataset,
     Dataset,
-    FileDataset,
     Progress,
     load_files,
     parallel,
     worker_count,
 )
-from infostylegan.data.packing import is_packed, label_document, pack_chunks, read_factors
+from infostylegan.data.packed import PackedDataset, read_contents
+from infostylegan.data.packing import pack_chunks, read_annotations
 from infostylegan.data.sources import ZipFiles, find_labels
 
 FUNDUS_COUNT = 8192
@@ -61,8 +61,6 @@ def open_fundus(
     """
     check_fundus(resolution, count)
     version = hashlib.sha256(Path(fundus.__file__).read_bytes()).hexdigest()
-    key = json.dumps(["fundus", version, seed, count, resolution])
-    digest = hashlib.sha256(json.dumps([key, channels, labels]).encode()).hexdigest()
     path = (cache or cache_folder()) / f"fundus-{resolution}-{count}-seed{seed}-{version[:12]}.zip"
     framing = Framing(resolution, channels)
     known = partial(_cached_fundus, path, framing, count, labels)
@@ -84,7 +82,6 @@ def open_fundus(
         dataset = None
     if dataset is None:
         dataset = _fundus_in_memory(framing, count, seed, labels, progress)
-    dataset.digest = digest
     return dataset
 
 
@@ -101,12 +98,12 @@ def pack_fundus(
     check_fundus(resolution, count)
     factors: dict[str, np.ndarray] = {}
 
-    def document() -> dict[str, object]:
-        return label_document(factors["dr_grade"].astype(np.int64), GRADES)
+    def annotations() -> Annotations:
+        return Annotations(factors["dr_grade"].astype(np.int64), GRADES, factors)
 
     pack_chunks(
-        draw_fundus(resolution, count, seed, factors), dest, total=count, document=document, factors=factors,
-        overwrite=overwrite, progress=progress,
+        draw_fundus(resolution, count, seed, factors), dest, annotations, total=count, overwrite=overwrite,
+        progress=progress,
     )  # fmt: skip
 
 
@@ -220,21 +217,20 @@ for line in sys.stdin.buffer:
         return factors.pop("images"), factors
 
 
-def _cached_fundus(
-    path: Path, framing: Framing, count: int, labels: bool
-) -> ArrayDataset | FileDataset | None:
+def _cached_fundus(path: Path, framing: Framing, count: int, labels: bool) -> Dataset | None:
     """The data set in `path`, or None where there is none, or none that is whole."""
     try:
         files = ZipFiles(path)
-        found = find_labels(files)
-        factors = read_factors(files)
-        if not is_packed(files) or len(files.names) != count or factors is None or found is None:
+        contents = read_contents(files)
+        known = read_annotations(files, find_labels(files))
+        if contents is None or contents.images != count or known.factors is None or known.labels is None:
             return None
-        values, names = found if labels else (None, None)
-        return load_files(
-            files, framing, name="fundus", labels=values, label_names=names, factors=factors, max_bad=0.0,
-            trusted=True,
-        )  # fmt: skip
+        if not files.sound():
+            return None
+        known = known if labels else known.unlabelled()
+        if framing.channels == contents.channels:
+            return PackedDataset(files, contents, known, name="fundus")
+        return load_files(files, framing, known, name="fundus", max_bad=0.0)
     except DataError:
         return None
 

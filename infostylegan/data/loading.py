@@ -16,14 +16,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 
 from dnnlib.files import atomic_write
+from infostylegan.data.annotations import UNKNOWN, Annotations
 from infostylegan.data.errors import DataError
 from infostylegan.data.images import BadImage, Framing, decode
+from infostylegan.data.pyramid import box_sums, to_float
 from infostylegan.data.sources import Files
 
 RAM_LIMIT = 2 << 30  # bytes of decoded images that are kept in memory; larger sets are decoded per batch
@@ -61,6 +63,15 @@ class Dataset(Protocol):
         ...
 
 
+@runtime_checkable
+class BlockSums(Protocol):
+    """A data set that knows its images at lower resolutions without adding up all their pixels anew."""
+
+    def block_sums(self, indices: Indices, resolution: int) -> np.ndarray:
+        """What `pyramid.box_sums` makes of the images at `indices`."""
+        ...
+
+
 @dataclass
 class ArrayDataset:
     """A data set held in memory as one array, uint8 [N, C, R, R]."""
@@ -74,6 +85,7 @@ class ArrayDataset:
     digest: str = ""
     attributes: dict[str, np.ndarray] | None = None
     patients: np.ndarray | None = None
+    _sums: np.ndarray | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.digest:
@@ -93,14 +105,47 @@ class ArrayDataset:
     def images(self, indices: Indices) -> np.ndarray:
         return self.array[np.asarray(indices, dtype=np.int64)]
 
+    def block_sums(self, indices: Indices, resolution: int) -> np.ndarray:
+        """Sums over blocks; those of the whole set are kept, at the resolution asked for last."""
+        if resolution == self.resolution:
+            return self.images(indices)
+        if self._sums is None or self._sums.shape[-1] != resolution:
+            self._sums = self._reduce(resolution)  # at most half the set's own memory
+        return self._sums[np.asarray(indices, dtype=np.int64)]
 
-def array_digest(array: np.ndarray, labels: np.ndarray | None) -> str:
-    """sha256 (hex) of the images, their shape, and their labels."""
-    digest = hashlib.sha256(repr((array.shape, labels is not None)).encode())
-    digest.update(np.ascontiguousarray(array).data)
+    def _reduce(self, resolution: int) -> np.ndarray:
+        first = box_sums(self.array[:1], resolution)
+        sums = np.empty((len(self.array), *first.shape[1:]), dtype=first.dtype)
+        rows = max(1, (16 << 20) // max(1, self.array[0].nbytes))
+
+        def reduce(start: int) -> None:
+            sums[start : start + rows] = box_sums(self.array[start : start + rows], resolution)
+
+        with ThreadPoolExecutor(worker_count()) as pool:
+            list(pool.map(reduce, range(0, len(self.array), rows)))
+        return sums
+
+
+def pixel_digest(image: np.ndarray) -> bytes:
+    """SHA-256 of an image's pixels, uint8 [C, R, R]."""
+    return hashlib.sha256(np.ascontiguousarray(image).data).digest()
+
+
+def content_digest(digests: bytes, shape: tuple[int, ...], labels: np.ndarray | None) -> str:
+    """The digest (hex) of a data set: of its images in their order, their shape and their labels.
+
+    `digests` holds the `pixel_digest` of each. Names, places and the form on disk have no part in it: a
+    folder, the zip packed from it and the array read from either have the same digest.
+    """
+    digest = hashlib.sha256(repr((shape, labels is not None)).encode())
+    digest.update(digests)
     if labels is not None:
         digest.update(np.ascontiguousarray(labels, dtype="<i8").data)
     return digest.hexdigest()
+
+
+def array_digest(array: np.ndarray, labels: np.ndarray | None) -> str:
+    return content_digest(b"".join(map(pixel_digest, array)), array.shape[1:], labels)
 
 
 def worker_count() -> int:
@@ -134,6 +179,26 @@ def parallel(function: Callable[[In], Out], items: Iterable[In], window: int = 0
 # ---- files ---------------------------------------------------------------------------------------------
 
 
+class Threads:
+    """Threads for reading and decoding, started when first needed, and anew in a forked process."""
+
+    def __init__(self, name: str, count: int | None = None) -> None:
+        self._name = name
+        self._count = count
+        self._pool: tuple[int, ThreadPoolExecutor] | None = None
+
+    def pool(self) -> ThreadPoolExecutor:
+        if self._pool is None or self._pool[0] != os.getpid():
+            pool = ThreadPoolExecutor(self._count or worker_count(), thread_name_prefix=self._name)
+            self._pool = os.getpid(), pool
+        return self._pool[1]
+
+    def close(self) -> None:
+        if self._pool is not None and self._pool[0] == os.getpid():
+            self._pool[1].shutdown(wait=False, cancel_futures=True)
+        self._pool = None
+
+
 class FileDataset:
     """A data set too large for memory: images are read and decoded as they are asked for."""
 
@@ -142,42 +207,35 @@ class FileDataset:
         files: Files,
         framing: Framing,
         kept: np.ndarray,
+        annotations: Annotations,
         *,
         name: str,
-        labels: np.ndarray | None,
-        label_names: tuple[str, ...] | None,
-        factors: dict[str, np.ndarray] | None,
         skipped: list[tuple[str, str]],
         digest: str,
-        attributes: dict[str, np.ndarray] | None = None,
-        patients: np.ndarray | None = None,
     ) -> None:
         self.name = name
         self.resolution = framing.resolution
         self.channels = framing.channels
-        self.labels = labels
-        self.label_names = label_names
-        self.factors = factors
-        self.attributes = attributes
-        self.patients = patients
+        self.labels = annotations.labels
+        self.label_names = annotations.label_names
+        self.factors = annotations.factors
+        self.attributes = annotations.attributes
+        self.patients = annotations.patients
         self.skipped = skipped
         self.digest = digest
         self._files = files
         self._framing = framing
         self._kept = kept  # int64 [N]: which of the files are in the set
-        self._pool: ThreadPoolExecutor | None = None
+        self._threads = Threads("decode")
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def images(self, indices: Indices) -> np.ndarray:
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(worker_count(), thread_name_prefix="decode")
         size = self.resolution
         out = np.empty((len(indices), self.channels, size, size), dtype=np.uint8)
-        for place, pixels in enumerate(
-            self._pool.map(self._decode, self._kept[np.asarray(indices, np.int64)])
-        ):
+        wanted = self._kept[np.asarray(indices, np.int64)]
+        for place, pixels in enumerate(self._threads.pool().map(self._decode, wanted)):
             out[place] = pixels
         return out
 
@@ -222,20 +280,17 @@ def check_bad(
 def load_files(
     files: Files,
     framing: Framing,
+    annotations: Annotations = UNKNOWN,
     *,
     name: str,
-    labels: np.ndarray | None = None,
-    label_names: tuple[str, ...] | None = None,
-    factors: dict[str, np.ndarray] | None = None,
     max_bad: float = 0.05,
-    trusted: bool = False,
     memo: Path | None = None,
     progress: Progress | None = None,
 ) -> ArrayDataset | FileDataset:
     """Decode every file once, keep what fits in RAM_LIMIT, and leave out the files that cannot be used.
 
     A set too large for memory is remembered in the folder `memo`, so that the next start need not look at
-    every file again; one that is `trusted` (packed by us) is not looked at to begin with.
+    every file again.
     Raises DataError where more than a share `max_bad` has to be left out.
     """
     total = len(files.names)
@@ -245,8 +300,6 @@ def load_files(
         array = np.empty((total, framing.channels, size, size), dtype=np.uint8)
     stamps = files.stamps()
     known = None if array is not None else _recall(memo, files, stamps, framing)
-    if known is None and array is None and trusted:
-        known = Verdict({}, [crc for _, _, crc in stamps])
     if known is None:
         known = _examine(files, framing, array, progress)
         if array is None:
@@ -254,24 +307,19 @@ def load_files(
     skipped = [(files.names[i], reason) for i, reason in sorted(known.bad.items())]
     check_bad(files.path, skipped, total, max_bad)
     kept = np.array([i for i in range(total) if i not in known.bad], dtype=np.int64)
-    if labels is not None:
-        labels = labels[kept]
-    if factors is not None:
-        factors = {key: values[kept] for key, values in factors.items()}
-    content = [(*stamps[i][:2], known.crcs[i]) for i in kept]
-    digest = hashlib.sha256(
-        json.dumps([asdict(framing), content, None if labels is None else labels.tolist()]).encode()
-    ).hexdigest()
+    annotations = annotations.take(kept)
+    digests = np.frombuffer(known.digests, dtype=np.uint8).reshape(total, -1)[kept].tobytes()
+    digest = content_digest(digests, (framing.channels, size, size), annotations.labels)
     if array is None:
-        return FileDataset(
-            files, framing, kept, name=name, labels=labels, label_names=label_names, factors=factors,
-            skipped=skipped, digest=digest,
-        )  # fmt: skip
+        return FileDataset(files, framing, kept, annotations, name=name, skipped=skipped, digest=digest)
     if skipped:  # close the gaps in place: a copy would need the memory twice
         for place, i in enumerate(kept):
             array[place] = array[i]
         array = array[: len(kept)]
-    return ArrayDataset(name, array, labels, label_names, factors, skipped, digest)
+    return ArrayDataset(
+        name, array, annotations.labels, annotations.label_names, annotations.factors, skipped, digest,
+        annotations.attributes, annotations.patients,
+    )  # fmt: skip
 
 
 @dataclass
@@ -279,30 +327,28 @@ class Verdict:
     """What looking at every file once has shown."""
 
     bad: dict[int, str]  # index of the file -> reason
-    crcs: list[int]  # CRC-32 of each file's content
+    digests: bytes  # the `pixel_digest` of each file's image; zeros of a bad one
 
 
 def _examine(files: Files, framing: Framing, array: np.ndarray | None, progress: Progress | None) -> Verdict:
-    def look(index: int) -> tuple[int, str | None]:
-        crc = 0
+    def look(index: int) -> tuple[bytes, str | None]:
         try:
-            content = read(files, index)
-            crc = zlib.crc32(content)
-            pixels = decode(content, framing)
+            pixels = decode(read(files, index), framing)
         except BadImage as error:
-            return crc, str(error)
+            return bytes(hashlib.sha256().digest_size), str(error)
         if array is not None:
             array[index] = pixels
-        return crc, None
+        return pixel_digest(pixels), None
 
-    verdict = Verdict({}, [])
-    for index, (crc, reason) in enumerate(parallel(look, range(len(files.names)))):
-        verdict.crcs.append(crc)
+    bad: dict[int, str] = {}
+    digests = []
+    for index, (digest, reason) in enumerate(parallel(look, range(len(files.names)))):
+        digests.append(digest)
         if reason is not None:
-            verdict.bad[index] = reason
+            bad[index] = reason
         if progress is not None:
             progress(index + 1, len(files.names))
-    return verdict
+    return Verdict(bad, b"".join(digests))
 
 
 def _memo_file(folder: Path, files: Files, stamps: list[tuple[str, int, int]], framing: Framing) -> Path:
@@ -318,11 +364,11 @@ def _recall(
     try:
         known = json.loads(_memo_file(folder, files, stamps, framing).read_text())
         verdict = Verdict(
-            {int(i): str(why) for i, why in known["bad"].items()}, [int(c) for c in known["crcs"]]
+            {int(i): str(why) for i, why in known["bad"].items()}, bytes.fromhex(known["digests"])
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # not there, or damaged: look again
-    return verdict if len(verdict.crcs) == len(stamps) else None
+    return verdict if len(verdict.digests) == hashlib.sha256().digest_size * len(stamps) else None
 
 
 def _remember(
@@ -332,33 +378,10 @@ def _remember(
         with contextlib.suppress(OSError):  # no more than time is lost
             folder.mkdir(parents=True, exist_ok=True)
             with atomic_write(_memo_file(folder, files, stamps, framing), "w") as file:
-                json.dump({"bad": verdict.bad, "crcs": verdict.crcs}, file)
+                json.dump({"bad": verdict.bad, "digests": verdict.digests.hex()}, file)
 
 
 # ---- batches -------------------------------------------------------------------------------------------
-
-
-def box_sums(images: np.ndarray, resolution: int) -> np.ndarray:
-    """Sums over s*s blocks, exact integers: uint8 [n, C, R, R] -> uint8|uint16|uint32 [n, C, r, r], s = R/r.
-
-    Adding strided views pairwise is several times faster than a reduction over a 6-d reshape.
-    """
-    factor = images.shape[-1] // resolution
-    sums = images
-    while sums.shape[-1] > resolution:
-        reached = images.shape[-1] // sums.shape[-1] * 2
-        wide = np.dtype(np.uint16) if 255 * reached * reached < 1 << 16 else np.dtype(np.uint32)
-        rows = np.add(sums[..., 0::2, :], sums[..., 1::2, :], dtype=wide)
-        sums = np.add(rows[..., 0::2], rows[..., 1::2], dtype=wide)
-    assert sums.shape[-1] * factor == images.shape[-1]
-    return sums
-
-
-def to_float(sums: np.ndarray, factor: int) -> torch.Tensor:
-    """Block sums -> means in [-1, 1], float32: 0 -> -1 and 255*s*s -> 1, both exact."""
-    # 127.5*s*s and every sum are exact in float32 (s <= 128), so there is one rounding, in the division.
-    scaled = torch.from_numpy(sums.astype(np.float32))
-    return scaled.div_(127.5 * factor * factor).sub_(1.0)
 
 
 def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
@@ -394,8 +417,7 @@ class BatchStream:
         self.prefetch = prefetch if not isinstance(dataset, ArrayDataset) else 0
         self._orders: dict[int, np.ndarray] = {}
         self._ahead: dict[tuple[int, int, int], Future[torch.Tensor]] = {}
-        self._pool: ThreadPoolExecutor | None = None
-        self._sums: tuple[int, np.ndarray] | None = None  # (resolution, block sums of the whole set)
+        self._threads = Threads("look-ahead", 1)
 
     def indices(self, position: int, count: int) -> np.ndarray:
         """Which images of the data set make up this rank's batch, int64 [count]."""
@@ -436,9 +458,7 @@ class BatchStream:
         for future in self._ahead.values():
             future.cancel()
         self._ahead.clear()
-        if self._pool is not None:
-            self._pool.shutdown(wait=False)
-            self._pool = None
+        self._threads.close()
 
     def _order(self, epoch: int) -> np.ndarray:
         order = self._orders.get(epoch)
@@ -449,26 +469,11 @@ class BatchStream:
         return order
 
     def _images(self, indices: np.ndarray, resolution: int) -> torch.Tensor:
-        factor = self.dataset.resolution // resolution
-        if factor > 1 and isinstance(self.dataset, ArrayDataset):
-            return to_float(self._reduced(self.dataset.array, resolution)[indices], factor)
-        return to_float(box_sums(self.dataset.images(indices), resolution), factor)
-
-    def _reduced(self, array: np.ndarray, resolution: int) -> np.ndarray:
-        """Block sums of the whole set at the resolution in use: at most half the set's own memory."""
-        if self._sums is None or self._sums[0] != resolution:
-            first = box_sums(array[:1], resolution)
-            sums = np.empty((len(array), *first.shape[1:]), dtype=first.dtype)
-            rows = max(1, (16 << 20) // max(1, array[0].nbytes))
-            starts = range(0, len(array), rows)
-
-            def reduce(start: int) -> None:
-                sums[start : start + rows] = box_sums(array[start : start + rows], resolution)
-
-            with ThreadPoolExecutor(worker_count()) as pool:
-                list(pool.map(reduce, starts))
-            self._sums = (resolution, sums)
-        return self._sums[1]
+        if isinstance(self.dataset, BlockSums):
+            sums = self.dataset.block_sums(indices, resolution)
+        else:
+            sums = box_sums(self.dataset.images(indices), resolution)
+        return to_float(sums, self.dataset.resolution // resolution)
 
     def _look_ahead(self, position: int, count: int, resolution: int) -> None:
         """Start decoding the batches that follow, and forget those no longer wanted."""
@@ -478,10 +483,8 @@ class BatchStream:
             self._ahead.pop(key).cancel()
         for key in wanted:
             if key not in self._ahead:
-                if self._pool is None:
-                    self._pool = ThreadPoolExecutor(1, thread_name_prefix="look-ahead")
                 indices = self.indices(key[0], count)
-                self._ahead[key] = self._pool.submit(self._images, indices, resolution)
+                self._ahead[key] = self._threads.pool().submit(self._images, indices, resolution)
 
 
 def is_power_of_two(value: int) -> bool:

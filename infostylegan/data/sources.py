@@ -20,6 +20,7 @@ from typing import IO, Protocol
 
 import numpy as np
 
+from infostylegan.data.annotations import Labels
 from infostylegan.data.errors import DataError
 from infostylegan.data.images import EXTENSIONS, BadImage
 from infostylegan.data.pieces import Pieces, find_pieces, is_piece, whole_name
@@ -31,8 +32,6 @@ DIGITS = tuple(str(digit) for digit in range(10))
 FASHION = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
-
-Labels = tuple[np.ndarray, tuple[str, ...] | None]  # int64 [N]; the names of the classes, where they have any
 
 
 # ---- image files ---------------------------------------------------------------------------------------
@@ -129,14 +128,15 @@ class ZipFiles:
     def __init__(self, path: Path, *, needed: bool = True) -> None:
         pieces = find_pieces(path) if is_piece(path) else []
         self.path = whole_name(path) if pieces else path
+        self.pieces = pieces
         try:
-            self._zip = zipfile.ZipFile(Pieces(pieces) if pieces else path)
+            self._opened = os.getpid(), self._open()
         except (zipfile.BadZipFile, NotImplementedError) as error:
             raise DataError(_no_zip(path, pieces, str(error))) from error
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
         self._infos: dict[str, zipfile.ZipInfo] = {}
-        for info in self._zip.infolist():
+        for info in self._zip().infolist():
             name = info.filename.replace("\\", "/")  # as some archivers of Windows have it
             if info.is_dir() or name.endswith("/") or any(map(_hidden, name.split("/"))):
                 continue
@@ -155,15 +155,30 @@ class ZipFiles:
                 "unpack it and give the folder"
             )
 
+    def _open(self) -> zipfile.ZipFile:
+        return zipfile.ZipFile(Pieces(self.pieces) if self.pieces else self.path)
+
+    def _zip(self) -> zipfile.ZipFile:
+        # A handle inherited through a fork shares its place in the file, and maybe a lock in use.
+        pid, archive = self._opened
+        if pid != os.getpid():
+            archive = self._open()
+            self._opened = os.getpid(), archive
+        return archive
+
     @property
     def comment(self) -> bytes:
-        return self._zip.comment
+        return self._zip().comment
+
+    def info(self, name: str) -> zipfile.ZipInfo:
+        """The entry of a member in the zip's directory. Raises KeyError where there is none."""
+        return self._infos[name]
 
     def open(self, index: int) -> IO[bytes]:
-        return self._zip.open(self._checked(index))
+        return self._zip().open(self._checked(index))
 
     def read(self, index: int) -> bytes:
-        return self._zip.read(self._checked(index))  # safe from many threads at once
+        return self._zip().read(self._checked(index))  # safe from many threads at once
 
     def _checked(self, index: int) -> zipfile.ZipInfo:
         info = self._infos[self.names[index]]
@@ -185,14 +200,21 @@ class ZipFiles:
         nearest = min(found, key=lambda member: (member.count("/"), member))
         try:
             _check_size(self._infos[nearest].file_size)
-            return self._zip.read(self._infos[nearest])
+            return self._zip().read(self._infos[nearest])
         except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, EOFError, BadImage) as error:
             raise DataError(
                 f"{self.path}: {nearest} in it is damaged ({error}); make the zip again"
             ) from error
 
+    def sound(self) -> bool:
+        """Whether every member has the CRC that the zip's directory gives; no image is decoded."""
+        try:
+            return self._zip().testzip() is None
+        except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, NotImplementedError, EOFError):
+            return False
+
     def close(self) -> None:
-        self._zip.close()
+        self._zip().close()
 
 
 def _hidden(name: str) -> bool:

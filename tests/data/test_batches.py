@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infostylegan.data.errors import DataError
-from infostylegan.data.loading import ArrayDataset, BatchStream, box_sums, permutation
+from infostylegan.data.loading import ArrayDataset, BatchStream, permutation
+from infostylegan.data.pyramid import box_sums
 
 
 class Numbered:

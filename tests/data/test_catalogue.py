@@ -18,6 +18,7 @@ from PIL import Image
 
 from infostylegan.data import ArrayDataset, BatchStream, DataError, drawing, fundus, loading, open_dataset
 from infostylegan.data.loading import FileDataset
+from infostylegan.data.packed import PackedDataset
 
 
 def picture(path: Path, size: tuple[int, int] = (16, 16), seed: int = 0, gray: bool = False) -> Path:
@@ -367,7 +368,7 @@ def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path: Path, channels
 @pytest.mark.usefixtures("on_demand")
 def test_fundus_too_large_for_memory_is_read_from_its_cache() -> None:
     dataset = open_dataset("fundus", resolution=16, count=6)
-    assert isinstance(dataset, FileDataset)
+    assert isinstance(dataset, PackedDataset)
     assert np.array_equal(dataset.images([4])[0], fundus.render_batch(0, [4], 16)[0][0].transpose(2, 0, 1))
 
 

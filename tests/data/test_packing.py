@@ -14,6 +14,7 @@ from PIL import Image
 
 from infostylegan.__main__ import main
 from infostylegan.data import ArrayDataset, DataError, open_dataset
+from infostylegan.data.annotations import Annotations
 from infostylegan.data.catalogue import RECIPES
 from infostylegan.data.images import Framing
 from infostylegan.data.packing import member_name, pack_dataset, pack_files
@@ -36,7 +37,7 @@ def run(*arguments: object) -> Result:
 
 def test_a_packed_zip_has_the_layout_of_stylegan(folder: Path, tmp_path: Path) -> None:
     files = FolderFiles(folder)
-    packed = pack_files(files, tmp_path / "out/a.zip", Framing(16), labels=find_labels(files))
+    packed = pack_files(files, tmp_path / "out/a.zip", Framing(16), Annotations.labelled(find_labels(files)))
     assert (packed.count, packed.skipped) == (6, [])
     with zipfile.ZipFile(tmp_path / "out/a.zip") as archive:
         assert archive.testzip() is None
@@ -44,7 +45,10 @@ def test_a_packed_zip_has_the_layout_of_stylegan(folder: Path, tmp_path: Path) -
         assert all(info.compress_type == zipfile.ZIP_STORED for info in infos)
         assert [info.filename for info in infos] == [
             *(f"00000/img0000000{i}.png" for i in range(6)),
+            "lower/00000.bin",
+            "digests.bin",
             "dataset.json",
+            "packed.json",
         ]
         document = json.loads(archive.read("dataset.json"))
         with archive.open("00000/img00000003.png") as file:
@@ -58,7 +62,7 @@ def test_what_is_packed_is_what_the_folder_held(
     folder: Path, tmp_path: Path, ram: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = FolderFiles(folder)
-    pack_files(files, tmp_path / "a.zip", Framing(16, fit="crop"), labels=find_labels(files))
+    pack_files(files, tmp_path / "a.zip", Framing(16, fit="crop"), Annotations.labelled(find_labels(files)))
     if not ram:
         monkeypatch.setattr("infostylegan.data.loading.RAM_LIMIT", 0)
     here = open_dataset(str(folder), resolution=16, cache_dir=str(tmp_path / "cache"))
@@ -91,14 +95,14 @@ def test_bad_files_are_left_out_together_with_their_labels(folder: Path, tmp_pat
     (folder / "2.png").write_bytes(b"damaged")
     files = FolderFiles(folder)
     labels = find_labels(files)
-    packed = pack_files(files, tmp_path / "a.zip", Framing(16), labels=labels, max_bad=0.2)
+    packed = pack_files(files, tmp_path / "a.zip", Framing(16), Annotations.labelled(labels), max_bad=0.2)
     assert packed.count == 5
     assert packed.skipped == [("2.png", "not an image, or damaged at its very start")]
     again = open_dataset(str(tmp_path / "a.zip"))
     assert again.labels is not None
     assert again.labels.tolist() == [0, 1, 0, 1, 2]
     with pytest.raises(DataError, match=r"already 1 of 6 images cannot be used: 2.png .* a higher --max-bad"):
-        pack_files(files, tmp_path / "b.zip", Framing(16), labels=labels)
+        pack_files(files, tmp_path / "b.zip", Framing(16), Annotations.labelled(labels))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "set"]
 
 
@@ -144,9 +148,14 @@ def test_a_file_is_never_replaced_unasked(folder: Path, tmp_path: Path) -> None:
 
 def test_damaged_factors_are_named(tmp_path: Path) -> None:
     array = np.zeros((3, 1, 8, 8), np.uint8)
-    pack_dataset(ArrayDataset("made", array, factors={"size": np.zeros(2)}), tmp_path / "a.zip")
+    pack_dataset(ArrayDataset("made", array), tmp_path / "a.zip")
+    with zipfile.ZipFile(tmp_path / "a.zip", "a") as archive, archive.open("factors.npz", "w") as file:
+        np.savez(file, size=np.zeros(2))
     with pytest.raises(DataError, match=r"size of shape \(2,\) for 3 images; pack it again"):
         open_dataset(str(tmp_path / "a.zip"))
+    with pytest.raises(ValueError, match=r"size has shape \(2,\) for 3 images"):
+        pack_dataset(ArrayDataset("made", array, factors={"size": np.zeros(2)}), tmp_path / "b.zip")
+    assert not (tmp_path / "b.zip").exists()
 
 
 # ---- commands

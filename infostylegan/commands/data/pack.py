@@ -57,6 +57,7 @@ def pack_folder(
     overwrite: bool,
 ) -> None:
     """Pack the images in SOURCE, a folder or zip, into DEST, a zip."""
+    from infostylegan.data.annotations import Annotations
     from infostylegan.data.catalogue import choose_framing, open_files
     from infostylegan.data.packing import pack_files
     from infostylegan.data.sources import find_labels
@@ -66,7 +67,13 @@ def pack_folder(
     found = None if no_labels else find_labels(files, labels)
     report(
         pack_files(
-            files, dest, framing, labels=found, max_bad=max_bad, overwrite=overwrite, progress=Bar("packing")
+            files,
+            dest,
+            framing,
+            Annotations.labelled(found),
+            max_bad=max_bad,
+            overwrite=overwrite,
+            progress=Bar("packing"),
         )
     )
 

@@ -1,0 +1,253 @@
+"""Reading a packed zip: any image, at any resolution kept in it, without looking at the others."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import threading
+import zipfile
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from infostylegan.data import loading
+from infostylegan.data.annotations import Annotations
+from infostylegan.data.errors import DataError
+from infostylegan.data.images import BadImage, Framing, decode
+from infostylegan.data.loading import Indices, Threads, content_digest
+from infostylegan.data.packing import FORMAT, lower_name, member_name, packed_format
+from infostylegan.data.pyramid import box_sums, decode_sums, lower_resolutions, sum_type
+from infostylegan.data.sources import ZipFiles
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What packed.json says of a zip."""
+
+    images: int
+    channels: int
+    resolution: int
+    lower: tuple[int, ...]
+    chunk: int
+    digest: str
+    sha256: dict[str, str]  # member -> SHA-256 of its content (hex)
+
+
+def read_contents(files: ZipFiles) -> Contents | None:
+    """The table of contents of a zip packed here in the present format; None of any other zip.
+
+    Raises DataError where it is damaged, or was written by a later version.
+    """
+    version = packed_format(files)
+    if version > FORMAT:
+        raise DataError(
+            f"{files.path}: packed in format {version}, and this version reads up to {FORMAT}; "
+            "update infostylegan"
+        )
+    if version < 2 or files.pieces:  # pieces are read like any zip
+        return None
+    try:
+        document = json.loads(files.beside("packed.json") or b"null")
+        contents = Contents(
+            int(document["images"]),
+            int(document["channels"]),
+            int(document["resolution"]),
+            tuple(int(size) for size in document["lower"]),
+            int(document["chunk"]),
+            str(document["digest"]),
+            {str(name): str(value) for name, value in document["sha256"].items()},
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{files.path}: its packed.json is damaged ({error!r}); pack it again") from error
+    whole = contents.images == len(files.names) and contents.chunk >= 1 and contents.channels in (1, 3)
+    if not whole or contents.lower != lower_resolutions(contents.resolution):
+        raise DataError(
+            f"{files.path}: its packed.json tells of {contents.images} images of {contents.resolution}x"
+            f"{contents.resolution}, and it holds {len(files.names)}; pack it again"
+        )
+    return contents
+
+
+class Slices:
+    """Pieces of a zip's stored members, read in any order, by many threads and forked processes at once."""
+
+    def __init__(self, files: ZipFiles) -> None:
+        self.path = files.path
+        self._files = files
+        self._starts: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._handle: tuple[int, Any] = (0, None)
+
+    def read(self, member: str, offset: int, size: int) -> bytes:
+        """`size` bytes of a member from `offset` on. Raises BadImage where they are not there."""
+        try:
+            start = self._starts.get(member)
+            if start is None:
+                start = self._starts[member] = self._find(member)
+            content = self._read(start + offset, size)
+        except (OSError, struct.error, KeyError) as error:
+            raise BadImage(f"cannot be read: {error}") from error
+        if len(content) != size:
+            raise BadImage("cut short")
+        return content
+
+    def _find(self, member: str) -> int:
+        """Where a member's content begins in the zip."""
+        info = self._files.info(member)
+        if info.compress_type != zipfile.ZIP_STORED:
+            raise BadImage("deflated, and not stored as it was packed")
+        # The local header repeats name and extra field, whose length may differ from the directory's.
+        header = self._read(info.header_offset, 30)
+        name, extra = struct.unpack("<26xHH", header)
+        return info.header_offset + 30 + int(name) + int(extra)
+
+    def _read(self, position: int, size: int) -> bytes:
+        handle = self._open()
+        if hasattr(os, "pread"):
+            return os.pread(handle.fileno(), size, position)
+        with self._lock:
+            handle.seek(position)
+            content: bytes = handle.read(size)
+            return content
+
+    def _open(self) -> Any:
+        # A handle inherited through a fork shares its place in the file, and maybe a lock in use.
+        pid, handle = self._handle
+        if pid != os.getpid():
+            self._lock = threading.Lock()
+            handle = open(self.path, "rb")  # noqa: SIM115  kept open
+            self._handle = os.getpid(), handle
+        return handle
+
+
+class PackedDataset:
+    """A zip packed here, opened at its own resolution and channels; nothing is decoded to begin with.
+
+    A batch at a lower resolution reads the records of that resolution alone. Where the whole set fits into
+    RAM_LIMIT at a resolution, what has been decoded at it is kept, for the two resolutions used last.
+    """
+
+    def __init__(self, files: ZipFiles, contents: Contents, annotations: Annotations, *, name: str) -> None:
+        self.name = name
+        self.resolution = contents.resolution
+        self.channels = contents.channels
+        self.labels = annotations.labels
+        self.label_names = annotations.label_names
+        self.factors = annotations.factors
+        self.attributes = annotations.attributes
+        self.patients = annotations.patients
+        self.skipped: list[tuple[str, str]] = []
+        self._files = files
+        self._contents = contents
+        self._framing = Framing(contents.resolution, contents.channels)
+        self._slices = Slices(files)
+        self._threads = Threads("decode")
+        self._tables: dict[int, np.ndarray] = {}
+        self._kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self.digest = content_digest(
+            self._pixel_digests(), (self.channels, self.resolution, self.resolution), self.labels
+        )
+
+    def __len__(self) -> int:
+        return self._contents.images
+
+    def images(self, indices: Indices) -> np.ndarray:
+        return self.block_sums(indices, self.resolution)
+
+    def block_sums(self, indices: Indices, resolution: int) -> np.ndarray:
+        """Sums over blocks; see `pyramid.box_sums`."""
+        wanted = np.asarray(indices, dtype=np.int64)
+        size = len(self)
+        if len(wanted) and not (-size <= wanted.min() and wanted.max() < size):
+            raise IndexError(f"{self.name} has {size} images, not {wanted.min()} to {wanted.max()}")
+        wanted %= max(size, 1)
+        kind = sum_type(self.resolution // resolution)
+        shape = (self.channels, resolution, resolution)
+        kept = self._keep(resolution, shape, kind)
+        if kept is None:
+            out = np.empty((len(wanted), *shape), kind)
+            places = range(len(wanted))
+
+            def fill(place: int) -> None:
+                out[place] = self._decode(int(wanted[place]), resolution)
+
+            list(self._threads.pool().map(fill, places))
+            return out
+        array, known = kept
+
+        def keep(index: int) -> None:
+            array[index] = self._decode(index, resolution)
+            known[index] = True  # after the image: another thread may be waiting to use it
+
+        missing = np.unique(wanted[~known[wanted]]).tolist()
+        if missing:
+            list(self._threads.pool().map(keep, missing))
+        return array[wanted]
+
+    def _keep(
+        self, resolution: int, shape: tuple[int, ...], kind: np.dtype
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """The images at one resolution that are in memory, and which of them are there."""
+        kept = self._kept.pop(resolution, None)
+        if kept is None:
+            if len(self) * int(np.prod(shape)) * kind.itemsize > loading.RAM_LIMIT:
+                return None
+            # Memory is taken by the system as it is filled.
+            kept = np.empty((len(self), *shape), kind), np.zeros(len(self), dtype=bool)
+        while len(self._kept) > 1:
+            self._kept.pop(next(iter(self._kept)))
+        self._kept[resolution] = kept
+        return kept
+
+    def _decode(self, index: int, resolution: int) -> np.ndarray:
+        """One image at one resolution, sums [C, r, r]."""
+        try:
+            if resolution in self._contents.lower:
+                return self._lower(index, resolution)
+            name = member_name(index)
+            content = self._slices.read(name, 0, self._files.info(name).file_size)
+            image = decode(content, self._framing)
+        except (BadImage, ValueError) as error:
+            raise DataError(
+                f"{self._files.path}: image {index} is damaged at {resolution}x{resolution} ({error}); "
+                "copy, download or pack the zip again"
+            ) from error
+        return image if resolution == self.resolution else box_sums(image[None], resolution)[0]
+
+    def _lower(self, index: int, resolution: int) -> np.ndarray:
+        chunk, row = divmod(index, self._contents.chunk)
+        starts = self._table(chunk)
+        place = self._contents.lower.index(resolution) * (starts.shape[1]) + row
+        flat = starts.reshape(-1)
+        record = self._slices.read(
+            lower_name(chunk), int(flat[place]), int(self._end(chunk, flat, place) - flat[place])
+        )
+        return decode_sums(record, self.channels, resolution, self.resolution // resolution)
+
+    def _end(self, chunk: int, flat: np.ndarray, place: int) -> int:
+        if place + 1 < len(flat):
+            return int(flat[place + 1])
+        return self._files.info(lower_name(chunk)).file_size
+
+    def _table(self, chunk: int) -> np.ndarray:
+        """Where each record of a chunk begins in its member, int64 [resolutions, images]."""
+        table = self._tables.get(chunk)
+        if table is None:
+            images = min(self._contents.chunk, len(self) - chunk * self._contents.chunk)
+            levels = len(self._contents.lower)
+            head = 4 * levels * images
+            index = self._slices.read(lower_name(chunk), 0, head)
+            lengths = np.frombuffer(index, dtype="<u4").astype(np.int64)
+            starts = head + np.cumsum(lengths) - lengths
+            if starts[-1] + lengths[-1] != self._files.info(lower_name(chunk)).file_size:
+                raise ValueError(f"{lower_name(chunk)} does not fit its own index")
+            table = self._tables[chunk] = starts.reshape(levels, images)
+        return table
+
+    def _pixel_digests(self) -> bytes:
+        content = self._files.beside("digests.bin") or b""
+        if len(content) != 32 * len(self):
+            raise DataError(f"{self._files.path}: its digests.bin is damaged; pack it again")
+        return content
