@@ -153,4 +153,4 @@ def load_weights(path: Path, meant: str = "") -> Mapping[str, Tensor]:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         hint = f"; it should be {meant}" if meant else ""
         raise DamagedFile(path, f"it cannot be read as weights ({reason[:80]}){hint}") from error
-    return state  # type: ignore[no-any-return]
+    return state

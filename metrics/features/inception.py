@@ -210,8 +210,10 @@ class PlainInception(nn.Module):
     def _layer(self, name: str, layer: Layer, x: Tensor) -> Tensor:
         p = self.state
         x = F.conv2d(x, p[f"{name}.conv.weight"], None, layer.stride, layer.padding)
-        norm = [p[f"{name}.bn.{k}"] for k in ("running_mean", "running_var", "weight", "bias")]
-        return F.relu(F.batch_norm(x, *norm, training=False, eps=EPSILON))
+        mean, variance, scale, bias = (
+            p[f"{name}.bn.{k}"] for k in ("running_mean", "running_var", "weight", "bias")
+        )
+        return F.relu(F.batch_norm(x, mean, variance, scale, bias, training=False, eps=EPSILON))
 
     def forward(self, x: Tensor) -> Tensor:
         """x [N, 3, 299, 299] in about [-1, 1] -> features [N, 2048]."""
