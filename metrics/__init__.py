@@ -20,10 +20,14 @@ from metrics.errors import MetricError
 from metrics.factor_source import FactorSource
 from metrics.frechet import FeatureStatistics, FrechetDistance, Moments, frechet_distance
 from metrics.kernel import KernelDistance, kid
+from metrics.mig import MIG, mig, mig_chen, mig_locatello
 from metrics.neighbours import PrecisionRecall, precision_recall
+from metrics.posteriors import DiscreteQ, NormalQ, TruncatedNormalQ, representation
 
 __all__ = [
+    "MIG",
     "Agreement",
+    "DiscreteQ",
     "FactorSource",
     "FeatureStatistics",
     "FrechetDistance",
@@ -31,8 +35,10 @@ __all__ = [
     "MatchedAccuracy",
     "MetricError",
     "Moments",
+    "NormalQ",
     "PrecisionRecall",
     "Proportion",
+    "TruncatedNormalQ",
     "acm",
     "cohen_kappa",
     "fleiss_kappa",
@@ -40,8 +46,12 @@ __all__ = [
     "gwet_ac1",
     "kid",
     "matched_accuracy",
+    "mig",
+    "mig_chen",
+    "mig_locatello",
     "precision_recall",
     "proportion",
+    "representation",
     "self_consistency",
     "spread_within",
 ]
