@@ -231,38 +231,36 @@ def encoder_of(codes: Codes) -> Encoder:
     return codes
 
 
-def split(table: CodeTable, factors: FactorTable, train: float, rng: np.random.Generator) -> _Split:
-    """Rows to learn from, and rows held out. Raises MetricError where a class is missing from the first."""
-    order = rng.permutation(len(table))
-    cut = round(train * len(table))
-    if not 0 < cut < len(table):
-        raise MetricError(f"{len(table)} samples are too few to hold some out")
-    learn, held = order[:cut], order[cut:]
-    parts = _Split(table.rows(learn), factors.rows(learn), table.rows(held), factors.rows(held))
+@dataclass(frozen=True)
+class Split:
+    learn: np.ndarray  # rows to learn from
+    held: np.ndarray  # rows held out
+
+
+def split(factors: FactorTable, order: np.ndarray, train: float) -> Split:
+    """The first share `train` of the rows in `order` [N] to learn from, the rest held out.
+
+    Raises MetricError where a class does not occur among the first, or only one among the others.
+    """
+    cut = round(train * len(order))
+    if not 0 < cut < len(order):
+        raise MetricError(f"{len(order)} samples are too few to hold some out")
+    parts = Split(order[:cut], order[cut:])
     for k, name in enumerate(factors.names):
-        check_classes(name, parts.learn_factors.classes[:, k], factors.sizes[k], "to learn from")
-        if len(np.unique(parts.held_factors.classes[:, k])) < 2:
+        check_classes(name, factors.classes[parts.learn, k], factors.sizes[k])
+        if len(np.unique(factors.classes[parts.held, k])) < 2:
             raise MetricError(
-                f"factor {name!r}: all {len(held)} samples held out are of one class; give more samples, or "
-                "leave the factor out"
+                f"factor {name!r}: all {len(parts.held)} samples held out are of one class; give more "
+                "samples, or leave the factor out"
             )
     return parts
 
 
-def check_classes(name: str, classes: np.ndarray, size: int, part: str) -> None:
-    """Raise MetricError unless each of `size` classes occurs."""
+def check_classes(name: str, classes: np.ndarray, size: int) -> None:
+    """Raise MetricError unless each of `size` classes occurs among those to learn from."""
     counts = np.bincount(classes, minlength=size)
     if not counts.all():
-        empty = int(np.argmin(counts))
         raise MetricError(
-            f"factor {name!r}: class {empty} has no sample among the {len(classes)} {part}; "
-            "give more samples, or leave that class out"
+            f"factor {name!r}: class {int(np.argmin(counts))} has no sample among the {len(classes)} to "
+            "learn from; give more samples, or leave that class out"
         )
-
-
-@dataclass(frozen=True)
-class _Split:
-    learn_codes: CodeTable
-    learn_factors: FactorTable
-    held_codes: CodeTable
-    held_factors: FactorTable

@@ -57,7 +57,7 @@ def test_information_is_that_of_brute_force_monte_carlo_within_its_error(family)
 
 
 @pytest.mark.parametrize(
-    # Learned scales are shared out between nodes 5 % apart: an error of second order that fixed ones do not have.
+    # Learned scales are shared out between nodes 5 % apart: a second-order error that fixed ones lack.
     ("family", "error"),
     [("unit", 2e-6), ("narrow", 2e-6), ("gaussian", 5e-5), ("truncnormal", 5e-5)],
 )
