@@ -418,6 +418,7 @@ class BatchStream:
         self._orders: dict[int, np.ndarray] = {}
         self._ahead: dict[tuple[int, int, int], Future[torch.Tensor]] = {}
         self._threads = Threads("look-ahead", 1)
+        self._pid = os.getpid()
 
     def indices(self, position: int, count: int) -> np.ndarray:
         """Which images of the data set make up this rank's batch, int64 [count]."""
@@ -447,6 +448,9 @@ class BatchStream:
                 f"use {full} or {full} halved some number of times"
             )
         indices = self.indices(position, count)
+        if self._pid != os.getpid():  # what the parent of a fork was decoding never comes to an end here
+            self._pid = os.getpid()
+            self._ahead = {}
         ready = self._ahead.pop((position, count, resolution), None)
         self._look_ahead(position, count, resolution)
         images = ready.result() if ready is not None else self._images(indices, resolution)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import struct
@@ -16,10 +17,18 @@ from infostylegan.data import loading
 from infostylegan.data.annotations import Annotations
 from infostylegan.data.errors import DataError
 from infostylegan.data.images import BadImage, Framing, decode
-from infostylegan.data.loading import Indices, Threads, content_digest
-from infostylegan.data.packing import FORMAT, lower_name, member_name, packed_format
+from infostylegan.data.loading import (
+    Indices,
+    Progress,
+    Threads,
+    content_digest,
+    parallel,
+    pixel_digest,
+    read,
+)
+from infostylegan.data.packing import FORMAT, lower_name, member_name, packed_format, read_annotations
 from infostylegan.data.pyramid import box_sums, decode_sums, lower_resolutions, sum_type
-from infostylegan.data.sources import ZipFiles
+from infostylegan.data.sources import ZipFiles, find_labels
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,7 @@ class Slices:
             if start is None:
                 start = self._starts[member] = self._find(member)
             content = self._read(start + offset, size)
-        except (OSError, struct.error, KeyError) as error:
+        except (OSError, KeyError) as error:
             raise BadImage(f"cannot be read: {error}") from error
         if len(content) != size:
             raise BadImage("cut short")
@@ -100,6 +109,8 @@ class Slices:
             raise BadImage("deflated, and not stored as it was packed")
         # The local header repeats name and extra field, whose length may differ from the directory's.
         header = self._read(info.header_offset, 30)
+        if len(header) != 30:
+            raise BadImage("cut short")
         name, extra = struct.unpack("<26xHH", header)
         return info.header_offset + 30 + int(name) + int(extra)
 
@@ -171,14 +182,14 @@ class PackedDataset:
             places = range(len(wanted))
 
             def fill(place: int) -> None:
-                out[place] = self._decode(int(wanted[place]), resolution)
+                out[place] = self.decode_at(int(wanted[place]), resolution)
 
             list(self._threads.pool().map(fill, places))
             return out
         array, known = kept
 
         def keep(index: int) -> None:
-            array[index] = self._decode(index, resolution)
+            array[index] = self.decode_at(index, resolution)
             known[index] = True  # after the image: another thread may be waiting to use it
 
         missing = np.unique(wanted[~known[wanted]]).tolist()
@@ -201,7 +212,7 @@ class PackedDataset:
         self._kept[resolution] = kept
         return kept
 
-    def _decode(self, index: int, resolution: int) -> np.ndarray:
+    def decode_at(self, index: int, resolution: int) -> np.ndarray:
         """One image at one resolution, sums [C, r, r]."""
         try:
             if resolution in self._contents.lower:
@@ -251,3 +262,49 @@ class PackedDataset:
         if len(content) != 32 * len(self):
             raise DataError(f"{self._files.path}: its digests.bin is damaged; pack it again")
         return content
+
+
+def verify_packed(files: ZipFiles, progress: Progress | None = None) -> list[tuple[str, str]]:
+    """Decode every image of a zip packed here, and hold everything in it against its digests.
+
+    What is wrong, as (member, problem) pairs; none where the zip is what was packed. A lower resolution must
+    be, to the bit, what the image itself gives. Raises DataError for a zip without digests.
+    """
+    contents = read_contents(files)
+    if contents is None:
+        raise DataError(f"{files.path}: carries no digests to verify (not packed here, or in format 1)")
+    wrong: list[tuple[str, str]] = []
+    for name, expected in contents.sha256.items():
+        content = files.beside(name) if name in files.others else None
+        if content is None:
+            wrong.append((name, "missing"))
+        elif hashlib.sha256(content).hexdigest() != expected:
+            wrong.append((name, "its SHA-256 is not the one noted when it was packed"))
+    if wrong:
+        return wrong  # images are held against what these members say
+    known = read_annotations(files, find_labels(files))
+    dataset = PackedDataset(files, contents, known, name=files.path.stem)
+    if dataset.digest != contents.digest:
+        wrong.append(("packed.json", "its digest is not that of the images and labels"))
+    digests = files.beside("digests.bin") or b""
+
+    def look(index: int) -> str | None:
+        try:
+            image = decode(read(files, index), Framing(contents.resolution, contents.channels))
+            if pixel_digest(image) != digests[32 * index : 32 * index + 32]:
+                return "other pixels than were packed"
+            for resolution in contents.lower:
+                if not np.array_equal(
+                    dataset.decode_at(index, resolution), box_sums(image[None], resolution)[0]
+                ):
+                    return f"at {resolution}x{resolution} it is not what its own pixels give"
+        except (BadImage, DataError) as error:
+            return str(error)
+        return None
+
+    for index, problem in enumerate(parallel(look, range(contents.images))):
+        if problem is not None:
+            wrong.append((files.names[index], problem))
+        if progress is not None:
+            progress(index + 1, contents.images)
+    return wrong
