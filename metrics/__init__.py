@@ -15,6 +15,7 @@ from metrics.acm import (
     proportion,
     self_consistency,
 )
+from metrics.agreement import RankAgreement, rank_agreement
 from metrics.betavae import BetaVAEScore, betavae_score
 from metrics.clustering import MatchedAccuracy, matched_accuracy, spread_within
 from metrics.dci import DCI, dci
@@ -22,19 +23,30 @@ from metrics.errors import MetricError
 from metrics.factor_source import FactorSource
 from metrics.factorvae import FactorVAEScore, factorvae_score
 from metrics.frechet import FeatureStatistics, FrechetDistance, Moments, frechet_distance
+from metrics.judges import AutomaticACM, automatic_acm
 from metrics.kernel import KernelDistance, kid
 from metrics.mig import MIG, mig, mig_chen, mig_locatello
 from metrics.modularity import Explicitness, Modularity, explicitness, modularity
 from metrics.neighbours import PrecisionRecall, precision_recall
 from metrics.posteriors import DiscreteQ, NormalQ, TruncatedNormalQ, representation
+from metrics.probe import LinearProbe, linear_probe
 from metrics.sap import SAP, sap
+from metrics.total_correlation import (
+    AggregateTC,
+    ConditionalTC,
+    aggregate_total_correlation,
+    conditional_total_correlation,
+)
 
 __all__ = [
     "DCI",
     "MIG",
     "SAP",
+    "AggregateTC",
     "Agreement",
+    "AutomaticACM",
     "BetaVAEScore",
+    "ConditionalTC",
     "DiscreteQ",
     "Explicitness",
     "FactorSource",
@@ -42,6 +54,7 @@ __all__ = [
     "FeatureStatistics",
     "FrechetDistance",
     "KernelDistance",
+    "LinearProbe",
     "MatchedAccuracy",
     "MetricError",
     "Modularity",
@@ -49,10 +62,14 @@ __all__ = [
     "NormalQ",
     "PrecisionRecall",
     "Proportion",
+    "RankAgreement",
     "TruncatedNormalQ",
     "acm",
+    "aggregate_total_correlation",
+    "automatic_acm",
     "betavae_score",
     "cohen_kappa",
+    "conditional_total_correlation",
     "dci",
     "explicitness",
     "factorvae_score",
@@ -60,6 +77,7 @@ __all__ = [
     "frechet_distance",
     "gwet_ac1",
     "kid",
+    "linear_probe",
     "matched_accuracy",
     "mig",
     "mig_chen",
@@ -67,6 +85,7 @@ __all__ = [
     "modularity",
     "precision_recall",
     "proportion",
+    "rank_agreement",
     "representation",
     "sap",
     "self_consistency",

@@ -54,6 +54,11 @@ class DiscreteQ:
         with np.errstate(divide="ignore"):
             return np.log(self.probs[np.arange(len(self)), np.asarray(value).astype(np.int64)])
 
+    def log_probs(self, values: np.ndarray) -> np.ndarray:
+        """log Q(values [S] | each x), [S, N]."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.probs).T[np.asarray(values).astype(np.int64)]
+
 
 @dataclass(frozen=True)
 class NormalQ:
@@ -79,6 +84,10 @@ class NormalQ:
 
     def log_prob(self, value: np.ndarray) -> np.ndarray:
         return -0.5 * ((value - self.loc) / self.scale) ** 2 - np.log(self.scale) - HALF_LOG_2PI
+
+    def log_probs(self, values: np.ndarray) -> np.ndarray:
+        """[S, N]."""
+        return self.log_prob(values[:, None])
 
 
 @dataclass(frozen=True)
@@ -133,6 +142,10 @@ class TruncatedNormalQ:
             - self.log_mass()
         )
         return np.where(inside, log_density, -np.inf)
+
+    def log_probs(self, values: np.ndarray) -> np.ndarray:
+        """[S, N]."""
+        return self.log_prob(values[:, None])
 
 
 PosteriorRows = DiscreteQ | NormalQ | TruncatedNormalQ
