@@ -13,7 +13,11 @@ from dnnlib.cli import Failure
 COMMANDS = {
     "data": "data",
     "doctor": "doctor",
+    "export": "export",
+    "generate": "generate",
     "name": "name",
+    "traverse": "traverse",
+    "walk": "walk",
 }
 
 
@@ -38,9 +42,9 @@ class Commands(click.Group):
         except Exception as error:
             from infostylegan.codes import CodeError
             from infostylegan.data.errors import DataError
-            from infostylegan.export import SnapshotError
+            from infostylegan.export import ExportError, SnapshotError
 
-            if isinstance(error, (CodeError, DataError, SnapshotError, OSError)):
+            if isinstance(error, (CodeError, DataError, ExportError, SnapshotError, OSError)):
                 raise Failure(str(error)) from error
             raise
 

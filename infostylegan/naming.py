@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from infostylegan.codes import CodeError, CodeSpec
-from infostylegan.export import SnapshotError, load_snapshot, save_snapshot
+from infostylegan.export import SnapshotError, load_snapshot, replace_snapshot
 
 LONGEST = 40  # characters of a name; more would not fit above a slider
 
@@ -63,7 +63,7 @@ def rename_codes(path: str | os.PathLike[str], changes: Mapping[str, str | None]
             names[code] = clean_name(name)
     ordered = {code: names[code] for code in content["G_ema"].codes.names if code in names}
     mode = target.stat().st_mode & 0o777
-    save_snapshot(target, {**content, "code_names": ordered})
+    replace_snapshot(target, {**content, "code_names": ordered})
     os.chmod(target, mode)
     return ordered
 

@@ -36,7 +36,10 @@ class LatentInput(nn.Module):
 
     def forward(self, z: Tensor, c: Tensor, label: Tensor | None) -> Tensor:
         plain = self.code_input == "plain"
-        parts = [z if plain else pixel_norm(z), self.codes.encode(c, plain=plain) * self.code_scale]
+        self.codes.check(c)
+        parts = [z if plain else pixel_norm(z)]
+        if len(self.codes):
+            parts.append(self.codes.encode(c, plain=plain) * self.code_scale)
         if self.label_embedding is not None:
             if label is None:
                 raise ValueError(

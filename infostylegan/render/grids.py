@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+
+from dnnlib.files import PathLike, atomic_write
 
 Images = torch.Tensor | npt.NDArray[np.uint8]
 Pixels = npt.NDArray[np.uint8]
@@ -87,6 +92,15 @@ def labelled_grid(
         y = top + padding + row * (height + padding) + height / 2
         draw.text((left - gap, y), label, font=font, fill=ink, anchor="rm")
     return paper
+
+
+def save_png(picture: Image.Image, path: PathLike, about: Mapping[str, Any] | None = None) -> None:
+    """Write a PNG atomically; `about` goes into its text as JSON, under `infostylegan`."""
+    text = PngInfo()
+    if about is not None:
+        text.add_text("infostylegan", json.dumps(about))
+    with atomic_write(path) as file:
+        picture.save(file, format="png", pnginfo=text)
 
 
 def _cells(images: Images, min_cell: int) -> Pixels:

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dnnlib.files import atomic_write
 from infostylegan.codes import shown_name
-from infostylegan.render.grids import labelled_grid
+from infostylegan.render.grids import labelled_grid, save_png
+from infostylegan.render.latents import render
 
 if TYPE_CHECKING:
     from infostylegan.networks.generator import Generator
 
 
-@torch.no_grad()
+Latents = tuple[Tensor, Tensor, Tensor | None]  # z', c and the labels, as `seeded_latents` gives them
+
+
 def traverse(
     G: Generator,
     code_index: int,
@@ -26,40 +28,58 @@ def traverse(
     samples: int = 8,
     steps: int | None = None,
     seed: int = 0,
+    latents: Latents | None = None,
     psi: float = 1.0,
+    truncation: str = "codes",
     batch: int = 32,
 ) -> tuple[Tensor, Tensor]:
     """Sweep one code over `samples` images: ([samples * values, C, H, W] on the CPU, the values shown).
 
     Row by row: a row holds one sample, a column one value of the code. Along a row z, the other codes, the
     label and the noise of every layer are the same. The same seed gives the same samples for every code, so
-    that sheets of different codes can be compared.
+    that sheets of different codes can be compared. `latents` are the samples, in the place of drawn ones.
     """
-    draw = torch.Generator().manual_seed(seed)
-    z = torch.randn(samples, G.noise_dim, generator=draw)
-    c = G.codes.sample(samples, generator=draw)
-    label = _labels(G, samples, draw)
-    values = G.codes[code_index].traversal(steps).to(c)
+    if latents is None:
+        draw = torch.Generator().manual_seed(seed)
+        z = torch.randn(samples, G.noise_dim, generator=draw)
+        c = G.codes.sample(samples, generator=draw)
+        latents = z, c, _labels(G, samples, draw)
+    values = G.codes[code_index].traversal(steps)
+    images = swept(G, latents, {code_index: values}, psi=psi, truncation=truncation, batch=batch)
+    return images, values
 
-    k = len(values)
-    z = z.repeat_interleave(k, 0)
-    c = c.repeat_interleave(k, 0)
-    c[:, code_index] = values.repeat(samples)
+
+def traverse_pair(
+    G: Generator,
+    rows: int,
+    columns: int,
+    latents: Latents,
+    *,
+    steps: int | None = None,
+    psi: float = 1.0,
+    truncation: str = "codes",
+    batch: int = 32,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Two codes as a grid, all else as in one sample: images [row values * column values, C, H, W] and both
+    lists of values. Raises ValueError for twice the same code."""
+    if rows == columns:
+        raise ValueError(f"{G.codes[rows].name} against itself is no grid: name two codes")
+    values = {index: G.codes[index].traversal(steps) for index in (rows, columns)}
+    images = swept(G, latents, values, psi=psi, truncation=truncation, batch=batch)
+    return images, values[rows], values[columns]
+
+
+def swept(G: Generator, latents: Latents, values: Mapping[int, Tensor], **options: Any) -> Tensor:
+    """Images of each sample with every combination of `values` of the codes at these indices, the last the
+    fastest; `options` as for `render`."""
+    z, c, label = latents
+    grid = torch.cartesian_prod(*values.values()).view(-1, len(values))
+    k = len(grid)
+    z, c = z.repeat_interleave(k, 0), c.repeat_interleave(k, 0)
     label = label.repeat_interleave(k, 0) if label is not None else None
-
-    device = next((p.device for p in G.parameters()), torch.device("cpu"))
-    training = G.training
-    G.eval()
-    try:
-        images = []
-        for i in range(0, len(z), batch):
-            part = slice(i, i + batch)
-            at = label[part].to(device) if label is not None else None
-            out = G(z[part].to(device), c[part].to(device), label=at, psi=psi, noise="const")
-            images.append(out.float().cpu())
-    finally:
-        G.train(training)
-    return torch.cat(images), values
+    for column, index in enumerate(values):
+        c[:, index] = grid[:, column].repeat(len(c) // k)
+    return torch.cat(list(render(G, z, c, label, **options)))
 
 
 def save_traversals(
@@ -83,12 +103,11 @@ def save_traversals(
         sheet = labelled_grid(
             images,
             len(values),
-            column_labels=_value_labels(values),
+            column_labels=value_labels(values),
             title=shown_name(code.name, names),
         )
         path = out_dir / f"traverse-{re.sub(r'[^A-Za-z0-9_.-]+', '_', code.name)}.png"
-        with atomic_write(path) as file:
-            sheet.save(file, format="png")
+        save_png(sheet, path)
         paths.append(path)
     return paths
 
@@ -109,7 +128,7 @@ def _labels(G: Generator, samples: int, draw: torch.Generator) -> Tensor | None:
     return torch.randint(G.labels, (samples,), generator=draw)
 
 
-def _value_labels(values: Tensor) -> list[str]:
+def value_labels(values: Tensor) -> list[str]:
     """`0 1 2` for categories, `-1.00 … +1.00` for continuous codes."""
     numbers = [float(v) for v in values]
     if all(v == int(v) and v >= 0 for v in numbers):

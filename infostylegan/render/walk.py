@@ -242,6 +242,12 @@ class Walk(Iterator[Frame]):
         resolution = int(G.grown_resolution)
         self.size = spec.size or resolution * max(1, -(-256 // (resolution * self.columns)))
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of a frame in pixels."""
+        rows = -(-self.spec.samples // self.columns)
+        return rows * self.size, self.columns * self.size
+
     def __len__(self) -> int:
         return self.spec.count - self.done
 
@@ -286,8 +292,7 @@ class Walk(Iterator[Frame]):
         return w, mean
 
     def tiled(self, tiles: Pixels) -> Frame:
-        rows = -(-len(tiles) // self.columns)
-        frame = np.zeros((rows * self.size, self.columns * self.size, 3), np.uint8)
+        frame = np.zeros((*self.shape, 3), np.uint8)
         for i, tile in enumerate(tiles):
             if tile.shape[0] != self.size:
                 image = Image.fromarray(tile[:, :, 0] if tile.shape[2] == 1 else tile)

@@ -37,7 +37,7 @@ class Recorder(nn.Module):
         self.noise_dim, self.labels, self.channels = 7, labels, channels
         self.calls = []
 
-    def forward(self, z, c, label=None, psi=1.0, *, noise="random"):
+    def forward(self, z, c, label=None, psi=1.0, *, truncation="codes", noise="random"):
         self.calls.append((z, c, label, psi, noise, self.training))
         return c[:, 2].reshape(-1, 1, 1, 1).expand(-1, self.channels, 8, 8)
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from infostylegan import Discriminator, Generator, SnapshotError, export, load_generator, save_generator
+from infostylegan import Discriminator, Generator, SnapshotError, load_generator, save_generator
 from infostylegan.export import load_snapshot, rebuild_network, save_snapshot
 
 CODES = "cat:3,bern:1,unif:1"
@@ -158,7 +158,7 @@ def test_a_file_that_calls_the_shell_is_refused_and_does_not_run(tmp_path, proto
 @pytest.mark.parametrize(
     "function",
     [eval, exec, __import__, open, getattr, setattr, print, type, subprocess.Popen, pickle.loads, os.remove,
-     torch.load, torch.hub.load, json.loads, load_snapshot, save_snapshot, export.Generator, Path],
+     torch.load, torch.hub.load, json.loads, load_snapshot, save_snapshot, Generator, Path],
 )  # fmt: skip
 def test_no_other_function_or_class_can_be_called_by_a_file(tmp_path, function):
     message = refused(write(tmp_path / "evil.pkl", {"G_ema": Calls(function, "1")}))

@@ -1,4 +1,4 @@
-"""Generators in and out of files. Reading a file never executes anything in it.
+"""Snapshots: pickles of networks and plain data that are read without executing anything.
 
 A network snapshot is a pickle whose only instruction is a call of `rebuild_network`: configuration as JSON,
 weights as safetensors bytes. Where this package is installed, plain `pickle.load(f)["G_ema"]` gives a working
@@ -18,6 +18,8 @@ from typing import Any
 import safetensors.torch
 
 from dnnlib.files import atomic_write
+from infostylegan.export.errors import SnapshotError
+from infostylegan.export.tensors import load_tensors, save_folder, save_tensors
 from infostylegan.networks import Discriminator, Generator
 
 KINDS: dict[str, type[Generator] | type[Discriminator]] = {
@@ -26,15 +28,15 @@ KINDS: dict[str, type[Generator] | type[Discriminator]] = {
 }
 
 
-class SnapshotError(Exception):
-    """A file that is no snapshot of ours, or a damaged one; the message names it and the reason."""
-
-
 def rebuild_network(kind: str, config: str, weights: bytes) -> Generator | Discriminator:
     """A network from its kind, its configuration (JSON) and its weights (safetensors), in eval mode."""
     network = KINDS[kind].from_config(json.loads(config))
     network.load_state_dict(safetensors.torch.load(weights))
     return network.eval().requires_grad_(False)
+
+
+# Files name it by this place, whatever module it lives in.
+rebuild_network.__module__ = "infostylegan.export"
 
 
 class _Pickler(pickle.Pickler):
@@ -72,6 +74,27 @@ def refuse_foreign_opcodes(data: bytes) -> None:
             raise SnapshotError(f"it holds the instruction {opcode.name}, which a snapshot never does")
 
 
+# The first bytes of files that people take for a snapshot, and what to do with them.
+OTHERS = {
+    b"PK\x03\x04": "a zip, as torch.save and torch.export write; this program opens no weights of others",
+    b"\x89HDF": "an HDF5 file of another program",
+    b"\x1f\x8b": "compressed (gzip): unpack it first",
+    b"\x89PNG": "a picture",
+}
+
+
+def refuse_other_kinds(head: bytes, suffix: str) -> None:
+    """Raise SnapshotError with the reason for a file that is known to be something else."""
+    for magic, what in OTHERS.items():
+        if head.startswith(magic):
+            raise SnapshotError(f"it is {what}")
+    if suffix in (".onnx", ".pt2"):
+        raise SnapshotError(
+            f"a {suffix} runs in other programs and is not read back: "
+            "start from the snapshot, or from --format safetensors or pkl"
+        )
+
+
 def save_snapshot(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
     """Atomically write a dict of networks and plain data (numbers, texts, lists, dicts)."""
     buffer = io.BytesIO()
@@ -81,12 +104,18 @@ def save_snapshot(path: str | os.PathLike[str], content: dict[str, Any]) -> None
 
 
 def load_snapshot(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The dict that `save_snapshot` wrote. Raises SnapshotError for any other file; executes nothing."""
+    """The dict that `save_snapshot` wrote, or that of an exported folder or .safetensors file (without D).
+
+    Raises SnapshotError for any other file; executes nothing.
+    """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise SnapshotError(f"{path}: no such file")
+    if path.is_dir() or path.suffix == ".safetensors":
+        return load_tensors(path)
     try:
         data = path.read_bytes()
+        refuse_other_kinds(data[:16], path.suffix)
         refuse_foreign_opcodes(data)
         content = _Unpickler(io.BytesIO(data)).load()
     except SnapshotError as error:
@@ -96,6 +125,17 @@ def load_snapshot(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("G_ema"), Generator):
         raise SnapshotError(f"{path}: holds no generator under 'G_ema'")
     return content
+
+
+def replace_snapshot(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
+    """Write `content` over what `load_snapshot` read it from, in the same form: pickle, folder or tensors."""
+    path = Path(path)
+    if path.is_dir():
+        save_folder(path, content)
+    elif path.suffix == ".safetensors":
+        save_tensors(path, content)
+    else:
+        save_snapshot(path, content)
 
 
 def save_generator(path: str | os.PathLike[str], generator: Generator, **extra: Any) -> None:

@@ -1,0 +1,24 @@
+"""Generators in and out of files (docs/export.md). Reading a file never executes anything in it."""
+
+from infostylegan.export.errors import ExportError, SnapshotError
+from infostylegan.export.snapshot import (
+    load_generator,
+    load_snapshot,
+    rebuild_network,
+    replace_snapshot,
+    save_generator,
+    save_snapshot,
+)
+from infostylegan.export.tensors import save_folder
+
+__all__ = [
+    "ExportError",
+    "SnapshotError",
+    "load_generator",
+    "load_snapshot",
+    "rebuild_network",
+    "replace_snapshot",
+    "save_folder",
+    "save_generator",
+    "save_snapshot",
+]

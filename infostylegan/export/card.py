@@ -1,0 +1,83 @@
+"""The model card of a generator: what it is, what it learned from, how to use it and what for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from infostylegan.codes import Categorical, Code, Uniform
+
+
+def code_range(code: Code) -> str:
+    if isinstance(code, Uniform):
+        return "−1 … 1"
+    return f"0 … {code.k - 1}" if isinstance(code, Categorical) else "0 or 1"
+
+
+def _cell(text: Any) -> str:
+    """Text that stays within its cell of a Markdown table."""
+    return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
+
+
+def model_card(content: Mapping[str, Any], name: str = "") -> str:
+    """Markdown with the header that the Hugging Face hub reads; facts from the snapshot, nothing else."""
+    G = content["G_ema"]
+    names = content.get("code_names") or {}
+    dataset = content.get("dataset") or {}
+    options = content.get("training_options") or {}
+    labels = content.get("label_names")
+    size = int(G.grown_resolution)
+    parameters = sum(p.numel() for p in G.parameters())
+    data_name = _cell(dataset.get("name", "unknown data"))
+    header = ["library_name: infostylegan", "pipeline_tag: unconditional-image-generation"]
+    header += ["tags:", "- gan", "- infostylegan", "- image-generation", "- disentanglement"]
+    lines = ["---", *header, "---", "", f"# {_cell(name) or f'InfoStyleGAN, {data_name}, {size}×{size}'}", ""]
+    lines += [
+        f"A generator of {size}×{size} images ({'gray' if G.channels == 1 else 'RGB'}), with "
+        f"{len(G.codes)} codes whose meaning it found without labels. "
+        f"{'Styled (S = 1)' if G.mapping is not None else 'Direct (S = 0)'}, {parameters:,} parameters.",
+        "",
+    ]
+    if len(G.codes):
+        lines += ["| code | name | values |", "|---|---|---|"]
+        lines += [f"| {c.name} | {_cell(names.get(c.name, '')) or '–'} | {code_range(c)} |" for c in G.codes]
+        lines += [
+            "",
+            "A dash means that nobody has named the code; what it does is to be seen in a traversal.",
+        ]
+    if G.labels:
+        listed = ", ".join(f"{i}: {_cell(n)}" for i, n in enumerate(labels or [])) or f"0 to {G.labels - 1}"
+        lines += ["", f"Labels: {listed}."]
+    lines += ["", "## Use", "", "```python", "from infostylegan import load_generator", ""]
+    lines += ['G = load_generator(".")  # this folder, or its model.safetensors; nothing in it is executed']
+    lines += ["z, c = G.sample_latents(8)"]
+    if len(G.codes):
+        lines += [f"c[:, 0] = 0  # {G.codes[0].name}: {code_range(G.codes[0])}"]
+    label = ", label=label" if G.labels else ""
+    if G.labels:
+        lines += ["label = torch.zeros(8, dtype=torch.long)  # after: import torch"]
+    psi = ", psi=0.7" if G.mapping is not None else ""
+    lines += [f"images = G(z, c{label}{psi})  # [8, {G.channels}, {size}, {size}], about -1 to 1", "```", ""]
+    lines += ["## Training", ""]
+    lines += [f"- Data: {data_name}" + (f", {dataset['images']:,} images" if "images" in dataset else "")]
+    if dataset.get("digest"):
+        lines += [f"- Digest of the data: `{_cell(dataset['digest'])}`"]
+    if isinstance(content.get("images"), int):
+        lines += [f"- Seen in training: {content['images']:,} images"]
+    told = [k for k in ("beta", "gamma", "seed", "kimg", "precision") if options.get(k) is not None]
+    lines += [f"- {key}: {_cell(json.dumps(options[key], ensure_ascii=False))}" for key in told]
+    if content.get("version"):
+        lines += [f"- infostylegan {_cell(content['version'])}"]
+    lines += [
+        "",
+        "## Limits",
+        "",
+        "- Images are generated. They depict no one and nothing, and are no evidence of anything: not for "
+        "diagnosis, and not for training or testing a medical device without a study of its own.",
+        "- A code controls what it came to control in training: several things at once, it may be, or none.",
+        "- The generator may repeat, and will reflect, the images that it was trained on, with their gaps "
+        "and bias; the terms of that data hold for it too.",
+        "",
+    ]
+    return "\n".join(lines)
