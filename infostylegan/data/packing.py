@@ -239,6 +239,14 @@ def read_annotations(files: Files, labels: Labels | None = None) -> Annotations:
     )
 
 
+def check_dest(dest: Path, overwrite: bool) -> None:
+    """Raise DataError unless a packed data set may be written there; before the work, not after it."""
+    if dest.suffix.lower() != ".zip":
+        raise DataError(f"{dest}: the packed data set is a zip; give a name that ends in .zip")
+    if dest.exists() and not overwrite:
+        raise DataError(f"{dest}: exists already; give another name, or --overwrite")
+
+
 def write_zip(
     dest: Path,
     entries: Iterable[Entry],
@@ -247,10 +255,7 @@ def write_zip(
     overwrite: bool = False,
 ) -> None:
     """Write the zip; the `annotations`, one value an entry, are asked for after the last entry."""
-    if dest.suffix.lower() != ".zip":
-        raise DataError(f"{dest}: the packed data set is a zip; give a name that ends in .zip")
-    if dest.exists() and not overwrite:
-        raise DataError(f"{dest}: exists already; give another name, or --overwrite")
+    check_dest(dest, overwrite)
     try:
         dest.parent.mkdir(parents=True, exist_ok=True)
         # The outer with statement removes the unfinished file, whatever happens.

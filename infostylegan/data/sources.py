@@ -317,8 +317,11 @@ def read_label_json(
     return [(name, str(label)) for name, label in pairs], tuple(map(str, names)) if names else None
 
 
-def read_label_csv(content: bytes, where: str) -> list[tuple[str, str]]:
-    """The (file, label) pairs of a table with a header, columns set apart by comma, semicolon or tab."""
+def read_csv(content: bytes, where: str) -> tuple[list[str], list[list[str]]]:
+    """The columns (lower case) and rows of a table with a header, set apart by comma, semicolon or tab.
+
+    Rows may be shorter than the header. Raises DataError.
+    """
     try:
         text = content.decode("utf-8-sig")
         header = text.split("\n", 1)[0]
@@ -328,11 +331,16 @@ def read_label_csv(content: bytes, where: str) -> list[tuple[str, str]]:
         raise DataError(f"{where} is not a CSV table in UTF-8 ({error}); save it as one") from error
     if len(rows) < 2:
         raise DataError(f"{where} holds no rows; it needs a header such as image,level and a row per image")
-    columns = [cell.lower() for cell in rows[0]]
-    file_column = _column(columns, FILE_COLUMNS, "file", where)
-    label_column = _column(columns, LABEL_COLUMNS, "label", where)
+    return [cell.lower() for cell in rows[0]], rows[1:]
+
+
+def read_label_csv(content: bytes, where: str) -> list[tuple[str, str]]:
+    """The (file, label) pairs of a table. Raises DataError."""
+    columns, rows = read_csv(content, where)
+    file_column = find_column(columns, FILE_COLUMNS, "file", where)
+    label_column = find_column(columns, LABEL_COLUMNS, "label", where)
     pairs = []
-    for number, row in enumerate(rows[1:], start=2):
+    for number, row in enumerate(rows, start=2):
         if len(row) <= max(file_column, label_column):
             raise DataError(
                 f"{where}: row {number} has {len(row)} columns, its header {len(columns)}; mend the row"
@@ -341,7 +349,8 @@ def read_label_csv(content: bytes, where: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def _column(columns: list[str], wanted: tuple[str, ...], what: str, where: str) -> int:
+def find_column(columns: list[str], wanted: tuple[str, ...], what: str, where: str) -> int:
+    """Which column is called one of `wanted`, or is the only one to end in "_" and one of them."""
     for name in wanted:
         if name in columns:
             return columns.index(name)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from infostylegan.commands.data import look, pack
+from infostylegan.commands.data import eyes, look, pack
 
 
 @click.group()
@@ -18,4 +18,5 @@ def data() -> None:
 data.add_command(pack.pack_folder)
 data.add_command(pack.pack_mnist)
 data.add_command(pack.pack_drawn_fundus)
+data.add_command(eyes.pack_eyepacs)
 data.add_command(look.show_info)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import click
 
-from infostylegan.commands.data.shared import Bar
+from infostylegan.commands.data.shared import Bar, max_bad_option, report_skipped
 
 
 @click.command("info")
 @click.argument("source", metavar="DATA")
 @click.option("--resolution", type=int, help="Pixels a side, a power of two.")
 @click.option("--fit", default="crop", show_default=True, help="crop or pad.")
-@click.option(
-    "--max-bad", type=float, default=0.05, show_default=True, help="Share of images that may be left out."
-)
+@max_bad_option
 def show_info(source: str, resolution: int | None, fit: str, max_bad: float) -> None:
     """Say what training would see of DATA, a name, folder or zip."""
     import numpy as np
@@ -31,8 +29,5 @@ def show_info(source: str, resolution: int | None, fit: str, max_bad: float) -> 
         click.echo("  labels: " + ", ".join(f"{name} {count}" for name, count in zip(names, counts)))
     if dataset.factors:
         click.echo("  factors: " + ", ".join(dataset.factors))
-    for name, reason in dataset.skipped[:10]:
-        click.echo(f"  left out: {name}: {reason}")
-    if len(dataset.skipped) > 10:
-        click.echo(f"  and {len(dataset.skipped) - 10} more")
+    report_skipped(dataset.skipped)
     click.echo(f"  digest: {dataset.digest}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from infostylegan.commands.data.shared import Bar, overwrite_option, report
+from infostylegan.commands.data.shared import Bar, max_bad_option, overwrite_option, report
 
 
 class CropBox(click.ParamType):
@@ -40,9 +40,7 @@ class CropBox(click.ParamType):
 )
 @click.option("--crop", type=CropBox(), help="Take this box first, in pixels.")
 @click.option("--channels", type=int, help="1 (gray) or 3 (RGB).  [default: as the images are]")
-@click.option(
-    "--max-bad", type=float, default=0.05, show_default=True, help="Share of images that may be left out."
-)
+@max_bad_option
 @overwrite_option
 def pack_folder(
     source: Path,
