@@ -16,6 +16,7 @@ COMMANDS = {
     "export": "export",
     "generate": "generate",
     "name": "name",
+    "project": "project",
     "traverse": "traverse",
     "walk": "walk",
 }

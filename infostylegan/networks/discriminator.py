@@ -92,7 +92,8 @@ class Trunk(nn.Module):
             {str(res): DownBlock(plan(res), plan(res // 2)) for res in self.resolutions[1:]}
         )
 
-    def forward(self, image: Tensor, fade: float = 1.0) -> Tensor:
+    def forward(self, image: Tensor, fade: float = 1.0, keep: list[Tensor] | None = None) -> Tensor:
+        """`keep`, if given, receives the features after each layer, finest first."""
         resolution = image.shape[-1]
         shape = list(image.shape)
         if resolution not in self.resolutions or shape[1:] != [self.channels, resolution, resolution]:
@@ -102,11 +103,15 @@ class Trunk(nn.Module):
             )
         penalised = self.training and will_be_penalised(image)
         x = self.from_rgb[str(resolution)](image)
+        if keep is not None:
+            keep.append(x)
         for res in sorted((r for r in self.resolutions[1:] if r <= resolution), reverse=True):
             x = self.blocks[str(res)](x, penalised)
             if res == resolution and fade < 1.0:
                 coarse = self.from_rgb[str(resolution // 2)](box_downsample(image))
                 x = coarse.lerp(x, fade)
+            if keep is not None:
+                keep.append(x)
         return x
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,6 +18,8 @@ from infostylegan.networks.layers import (
     pixel_norm,
     resolutions_up_to,
 )
+
+Noise = str | Tensor  # a mode, or the map itself
 
 
 def adaptive_instance_norm(x: Tensor, scale: Tensor, shift: Tensor, eps: float = 1e-8) -> Tensor:
@@ -44,14 +48,18 @@ class Epilogue(nn.Module):
         fixed = torch.randn(1, 1, resolution, resolution, generator=torch.Generator().manual_seed(layer))
         self.register_buffer("const_noise", fixed, persistent=False)
 
-    def forward(self, x: Tensor, w: Tensor, noise: str) -> Tensor:
-        if noise != "none":
-            shape = (x.shape[0], 1, *x.shape[2:])
-            n = self.const_noise if noise == "const" else torch.randn(shape, device=x.device, dtype=x.dtype)
+    def forward(self, x: Tensor, w: Tensor, noise: Noise) -> Tensor:
+        if not isinstance(noise, str) or noise != "none":
+            n = noise if isinstance(noise, Tensor) else self.draw_noise(x, noise)
             x = torch.addcmul(x, n, self.noise_strength.view(1, -1, 1, 1))
         x = lrelu(x, self.bias)
         scale, shift = self.affine(w).chunk(2, dim=1)
         return adaptive_instance_norm(x, scale + 1.0, shift)
+
+    def draw_noise(self, x: Tensor, mode: str) -> Tensor:
+        if mode == "const":
+            return self.const_noise
+        return torch.randn((x.shape[0], 1, *x.shape[2:]), device=x.device, dtype=x.dtype)
 
 
 class StyledBlock(nn.Module):
@@ -67,15 +75,15 @@ class StyledBlock(nn.Module):
         self.conv1 = EqualizedConv2d(out_channels, out_channels)
         self.epilogue1 = Epilogue(out_channels, w_dim, resolution, layer + 1)
 
-    def forward(self, x: Tensor | None, w0: Tensor, w1: Tensor, noise: str) -> Tensor:
+    def forward(self, x: Tensor | None, w: tuple[Tensor, Tensor], noise: tuple[Noise, Noise]) -> Tensor:
         if self.constant is not None:
-            x = self.constant.expand(w0.shape[0], -1, -1, -1)
+            x = self.constant.expand(w[0].shape[0], -1, -1, -1)
         else:
             assert self.conv0 is not None
             assert self.blur is not None
             x = self.blur(self.conv0(x))
-        x = self.epilogue0(x, w0, noise)
-        return self.epilogue1(self.conv1(x), w1, noise)
+        x = self.epilogue0(x, w[0], noise[0])
+        return self.epilogue1(self.conv1(x), w[1], noise[1])
 
 
 class DirectBlock(nn.Module):
@@ -138,14 +146,28 @@ class SynthesisNetwork(nn.Module):
         self.blocks = nn.ModuleDict(blocks)
         self.to_rgb = nn.ModuleDict({str(res): ToRGB(plan(res), channels) for res in self.resolutions})
 
-    def forward(self, latent: Tensor, *, resolution: int, fade: float = 1.0, noise: str = "random") -> Tensor:
-        """Image [N, channels, resolution, resolution]; fade is the share of the newest block."""
+    def forward(
+        self,
+        latent: Tensor,
+        *,
+        resolution: int,
+        fade: float = 1.0,
+        noise: str | Sequence[Tensor] = "random",
+    ) -> Tensor:
+        """Image [N, channels, resolution, resolution]; fade is the share of the newest block.
+
+        `noise` is a mode, or one map [1 or N, 1, size, size] for each styled layer up to `resolution`.
+        """
         x: Tensor | None = None if self.styled else latent
         previous: Tensor | None = None
         for i, res in enumerate(r for r in self.resolutions if r <= resolution):
             previous = x
             block = self.blocks[str(res)]
-            x = block(x, latent[:, 2 * i], latent[:, 2 * i + 1], noise) if self.styled else block(x)
+            if self.styled:
+                pair = (noise, noise) if isinstance(noise, str) else (noise[2 * i], noise[2 * i + 1])
+                x = block(x, (latent[:, 2 * i], latent[:, 2 * i + 1]), pair)
+            else:
+                x = block(x)
         image = self.to_rgb[str(resolution)](x)
         if fade < 1.0 and resolution > 4:
             coarse = nearest_upsample(self.to_rgb[str(resolution // 2)](previous))
