@@ -25,14 +25,13 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from dnnlib.files import atomic_write
 from infostylegan.data.annotations import Annotations
 from infostylegan.data.errors import DataError
 from infostylegan.data.images import BadImage
 from infostylegan.data.loading import Progress, read
 from infostylegan.data.packing import Packed, entry, member_name
 from infostylegan.data.pieces import is_piece, whole_name
-from infostylegan.data.preparing import Made, Record, prepare_zip
+from infostylegan.data.preparing import Made, Record, about, prepare_zip, write_manifest
 from infostylegan.data.retina import Recipe, prepare
 from infostylegan.data.sources import (
     FILE_COLUMNS,
@@ -147,7 +146,7 @@ def pack_eyepacs(
     def annotate(records: list[Record]) -> Annotations:
         nonlocal manifest
         kept = [photo for photo, record in zip(wanted, records) if not record.get("skipped")]
-        manifest = write_manifest(photographs, wanted, records)
+        manifest = make_manifest(photographs, wanted, records)
         grades = [photo.grade for photo in kept]
         return Annotations(
             labels=np.array(grades, dtype=np.int64) if choice.labels else None,
@@ -169,8 +168,7 @@ def pack_eyepacs(
         writing=writing,
     )
     beside = dest.with_suffix(".manifest.csv")
-    with atomic_write(beside) as file:
-        file.write(manifest)
+    write_manifest(beside, manifest)
     skipped = [(p.source, str(r["skipped"])) for p, r in zip(wanted, records) if r.get("skipped")]
     skipped += [(p.source, p.skipped) for p in photographs if p.skipped == _BAD]
     count = sum(1 for record in records if not record.get("skipped"))
@@ -183,11 +181,6 @@ def pack_eyepacs(
 
 
 _BAD = "known to be bad"
-
-
-def about(name: str, options: dict[str, object]) -> bytes:
-    """about.json: which set a zip holds and how it was prepared."""
-    return json.dumps({"dataset": name, "prepared": options}, indent=1).encode()
 
 
 def _plan(wanted: list[Photograph], recipe: Recipe, choice: Choice) -> dict[str, object]:
@@ -206,7 +199,7 @@ def _plan(wanted: list[Photograph], recipe: Recipe, choice: Choice) -> dict[str,
     }
 
 
-def write_manifest(photographs: list[Photograph], wanted: list[Photograph], records: list[Record]) -> bytes:
+def make_manifest(photographs: list[Photograph], wanted: list[Photograph], records: list[Record]) -> bytes:
     """manifest.csv: a row for each photograph, packed or not, in the order of the set."""
     made = {id(photo): record for photo, record in zip(wanted, records)}
     out = io.StringIO()

@@ -101,6 +101,17 @@ def prepare_zip(
     return records
 
 
+def about(name: str, options: Mapping[str, object]) -> bytes:
+    """about.json, for the zip: which set it holds and how it was prepared."""
+    return json.dumps({"dataset": name, "prepared": options}, indent=1).encode()
+
+
+def write_manifest(path: Path, content: bytes) -> None:
+    """The manifest beside the zip, the same as in it."""
+    with atomic_write(path) as file:
+        file.write(content)
+
+
 class _Spool:
     """The unfinished folder: opened, locked, and closed with all that was added saved."""
 
