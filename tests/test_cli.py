@@ -305,7 +305,7 @@ def test_data_that_are_not_here_are_told_where_they_were_looked_for_and_how_to_g
     assert site in message
     assert "looked for" in message
     assert os.getcwd() in message
-    assert "python -m infostylegan data folder" in message
+    assert f"python -m infostylegan data {name}" in message
     assert f"{name}.zip" in message
     assert runs() == []
 

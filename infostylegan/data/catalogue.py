@@ -28,15 +28,12 @@ RECIPES = {
 Where it comes from: kaggle.com/c/diabetic-retinopathy-detection (an account, and its rules accepted).
 The paper trained on the 53,576 test images: test.zip.001 to test.zip.007, and retinopathy_solution.csv.
 How to prepare it, once:
-  cat test.zip.00? > test.zip && unzip test.zip
-  python -m infostylegan data folder test data/eyepacs.zip --resolution 512 --fit pad \
---labels retinopathy_solution.csv""",
+  python -m infostylegan data eyepacs FOLDER_OF_THESE data/eyepacs.zip --resolution 512""",
     "celeba": """\
 Where it comes from: mmlab.ie.cuhk.edu.hk/projects/CelebA.html, "Align&Cropped Images", img_align_celeba.zip.
 How to prepare it, once:
-  unzip img_align_celeba.zip
-  python -m infostylegan data folder img_align_celeba data/celeba.zip --resolution 128 \
---crop 25,57,153,185""",
+  python -m infostylegan data celeba img_align_celeba.zip data/celeba.zip --resolution 128
+Beside it belong list_attr_celeba.txt and list_eval_partition.txt; without them, add --no-attributes.""",
     "mnist": """\
 Where it comes from: its four files train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz and the same of
 t10k, from any mirror of yann.lecun.com/exdb/mnist.

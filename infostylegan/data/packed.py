@@ -158,7 +158,7 @@ class PackedDataset:
         self._tables: dict[int, np.ndarray] = {}
         self._kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self.digest = content_digest(
-            self._pixel_digests(), (self.channels, self.resolution, self.resolution), self.labels
+            self.pixel_digests(), (self.channels, self.resolution, self.resolution), self.labels
         )
 
     def __len__(self) -> int:
@@ -257,7 +257,13 @@ class PackedDataset:
             table = self._tables[chunk] = starts.reshape(levels, images)
         return table
 
-    def _pixel_digests(self) -> bytes:
+    @property
+    def lower(self) -> tuple[int, ...]:
+        """The resolutions kept below its own."""
+        return self._contents.lower
+
+    def pixel_digests(self) -> bytes:
+        """The `pixel_digest` of each image, one after the other."""
         content = self._files.beside("digests.bin") or b""
         if len(content) != 32 * len(self):
             raise DataError(f"{self._files.path}: its digests.bin is damaged; pack it again")

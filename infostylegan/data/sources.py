@@ -131,6 +131,7 @@ class ZipFiles:
         self.pieces = pieces
         try:
             self._opened = os.getpid(), self._open()
+            _check_end(self._zip())
         except (zipfile.BadZipFile, NotImplementedError) as error:
             raise DataError(_no_zip(path, pieces, str(error))) from error
         except OSError as error:
@@ -215,6 +216,20 @@ class ZipFiles:
 
     def close(self) -> None:
         self._zip().close()
+
+
+def _check_end(archive: zipfile.ZipFile) -> None:
+    """Raise BadZipFile where what was found is not the zip itself, but one that lies in it.
+
+    Of a zip cut short, zipfile takes the last directory that it finds, which may be that of an npz inside.
+    """
+    file = archive.fp
+    assert file is not None
+    length = 22 + len(archive.comment)
+    file.seek(-min(length, file.seek(0, os.SEEK_END)), os.SEEK_END)
+    ends_here = file.read(4) == b"PK\x05\x06"
+    if not ends_here and min((info.header_offset for info in archive.infolist()), default=1) > 0:
+        raise zipfile.BadZipFile("its directory is missing")
 
 
 def _hidden(name: str) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from infostylegan.commands.data import eyes, faces, look, pack, split
+from infostylegan.commands.data import check, eyes, faces, look, pack, split
 
 
 @click.group()
@@ -21,4 +21,6 @@ data.add_command(pack.pack_drawn_fundus)
 data.add_command(eyes.pack_eyepacs)
 data.add_command(faces.pack_celeba)
 data.add_command(look.show_info)
+data.add_command(check.inspect)
+data.add_command(check.verify)
 data.add_command(split.split_patients)
