@@ -17,6 +17,7 @@ from click.core import ParameterSource
 
 from dnnlib import distributed
 from dnnlib.cli import Failure
+from dnnlib.devices import DeviceError, pick_device
 from dnnlib.files import DamagedFile, append_jsonl, atomic_write
 from dnnlib.lock import Taken, exclusive
 from dnnlib.log import RunLog
@@ -26,11 +27,12 @@ from infostylegan import __version__
 from infostylegan.data import DataError, Dataset, open_dataset
 from infostylegan.naming import names_in_run
 from infostylegan.presets import LARGEST_GUESS, PRESETS, preset_for
-from infostylegan.training.loop import RunResult, RunSettings, TrainingError, train
+from infostylegan.training.loop import Hook, RunResult, RunSettings, TrainingError, train
 from infostylegan.training.measure import SPREAD_WARNING
 from infostylegan.training.options import OptionError, TrainingOptions
 from infostylegan.training.plan import describe_plan
 from infostylegan.training.report import information_table
+from metrics.errors import MetricError
 
 OPTIONS_FILE = "training_options.json"
 DONE_FILE = "result.jsonl"  # written when a run has come to its end: images, and nats of each code
@@ -150,6 +152,15 @@ def table(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
     help="Thousands of images between status lines.  [default: kimg / 40]",
 )
 @click.option("--snap", type=click.IntRange(1), default=5, help="Ticks between snapshots.")
+@click.option(
+    "--metrics", metavar="LIST", help="Measured at each snapshot, as in fid5k,mig; one estimate of fid each."
+)
+@click.option("--extractor", default="auto", help="Network of features for --metrics: auto, or a name.")
+@click.option(
+    "--inception-weights",
+    type=click.Path(path_type=Path),
+    help="File of Inception's weights, if not fetched.",
+)
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
 @click.option("--device", help="cpu or cuda.  [default: cuda if present]")
 @click.option(
@@ -171,7 +182,7 @@ def main(ctx: click.Context, **args: Any) -> None:
         run(args, {name for name in args if ctx.get_parameter_source(name) != ParameterSource.DEFAULT})
     except Taken as error:
         raise Failure(f"{error}; this run is being trained already (--new starts another)") from None
-    except (DataError, OptionError, TrainingError, DamagedFile, OSError) as error:
+    except (DataError, DeviceError, MetricError, OptionError, TrainingError, DamagedFile, OSError) as error:
         raise Failure(str(error)) from None
     finally:
         distributed.shutdown()
@@ -201,7 +212,8 @@ def run(args: dict[str, Any], given: set[str]) -> None:
             log.warn(f"--kimg {options.kimg:g} ends at {last}², before {options.resolution}² is reached")
         tick = args["tick"] or options.kimg / 40
         settings = RunSettings(folder, device, tick, args["snap"])
-        result = train(options, settings, dataset, log)
+        hooks = metric_hooks(args, dataset, device, log) if main_process else ()
+        result = train(options, settings, dataset, log, hooks)
         if not result.finished:
             log.line(f"Stopped at {result.images / 1000:.1f} kimg; the same command goes on from here.")
             sys.exit(130)
@@ -209,6 +221,22 @@ def run(args: dict[str, Any], given: set[str]) -> None:
             log.line(closing_words(folder, options, result))
             record = {"images": result.images, "information": result.information}
             append_jsonl(folder / DONE_FILE, {**record, "spread": result.spread and vars(result.spread)})
+
+
+def metric_hooks(
+    args: dict[str, Any], dataset: Dataset, device: torch.device, log: RunLog
+) -> tuple[Hook, ...]:
+    """What --metrics asks to be measured at each snapshot."""
+    if not args["metrics"]:
+        return ()
+    from metrics.hook import make_hook  # here, because scikit-learn takes a second to load
+
+    return (
+        make_hook(
+            args["metrics"], dataset, extractor=args["extractor"], weights=args["inception_weights"],
+            device=device, say=log.warn,
+        ),
+    )  # fmt: skip
 
 
 def describe_data(dataset: Dataset) -> str:
@@ -228,15 +256,6 @@ def closing_words(folder: Path, options: TrainingOptions, result: RunResult) -> 
         lines.append(f"What each code does: {folder}/traverse-<code>.png")
     lines.append(f"Generator: {sorted(folder.glob('network-snapshot-*.pkl'))[-1]}")
     return "\n".join(lines)
-
-
-def pick_device(name: str | None) -> torch.device:
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise OptionError(f"--device {name}: cannot be used here ({str(error).splitlines()[0]})") from None
-    return device
 
 
 def pick_precision(name: str, device: torch.device) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dnnlib.downloads import DownloadError, Progress, download
 from dnnlib.files import DamagedFile, sha256_file
 from infostylegan.data.drawing import cache_folder
+from metrics.errors import MetricError
 from metrics.features import efficientnet, inception
 from metrics.features.resize import resize
 
@@ -22,7 +23,7 @@ AUTO = "auto"
 Warn = Callable[[str], None]
 
 
-class ExtractorError(Exception):
+class ExtractorError(MetricError):
     """An extractor cannot be had; the message says what to install or where to put what."""
 
 
@@ -44,6 +45,11 @@ class Extractor:
         if images.shape[1] == 1:
             images = images.expand(-1, 3, -1, -1)
         return self.network(self.prepare(images)).float()
+
+    @property
+    def tag(self) -> str:
+        """What follows a result's name: nothing where it may stand beside published ones."""
+        return "" if self.published else f"@{self.name}"
 
     def protocol(self) -> dict[str, Any]:
         return {"extractor": self.name, "extractor_digest": self.digest, "resize": self.resize,
