@@ -11,6 +11,7 @@ from dnnlib.cli import Failure
 
 # Command -> the module of infostylegan.commands that holds it, under its own name.
 COMMANDS = {
+    "atlas": "atlas",
     "data": "data",
     "doctor": "doctor",
     "export": "export",

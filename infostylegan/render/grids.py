@@ -66,7 +66,7 @@ def labelled_grid(
             raise ValueError(f"{len(labels)} {what} labels for {count} {what}s")
 
     size = min(40, max(11, height // 12))  # legible at either end: 48 pixel cells and 1024 pixel cells
-    font, big = _font(size), _font(round(1.3 * size))
+    font, big = font_of_size(size), font_of_size(round(1.3 * size))
     gap = size // 2
     left = 0
     if row_labels:
@@ -135,7 +135,7 @@ def _picture(sheet: Pixels) -> Image.Image:
 
 
 @functools.lru_cache(maxsize=16)
-def _font(size: int) -> _Font:
+def font_of_size(size: int) -> _Font:
     # Pillow's own font knows ASCII only, and people name codes in their language; matplotlib brings DejaVu.
     try:
         import matplotlib
