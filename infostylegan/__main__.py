@@ -18,6 +18,7 @@ COMMANDS = {
     "generate": "generate",
     "name": "name",
     "project": "project",
+    "studio": "studio",
     "traverse": "traverse",
     "walk": "walk",
 }
