@@ -11,13 +11,21 @@ from pathlib import Path
 
 import numpy as np
 
+from infostylegan.data import dsprites
+from infostylegan.data.color_mnist import colour_mnist
 from infostylegan.data.drawing import FUNDUS_COUNT, cache_folder, open_fundus
 from infostylegan.data.errors import DataError
+from infostylegan.data.factors import ColorMnistSource, DspritesSource, FundusSource, LookupSource
 from infostylegan.data.images import BadImage, Framing, check_resolution, read_header
-from infostylegan.data.loading import ArrayDataset, Dataset, Progress, box_sums, load_files
+from infostylegan.data.loading import ArrayDataset, Dataset, Progress, load_files
 from infostylegan.data.packed import PackedDataset, read_contents
 from infostylegan.data.packing import read_annotations
+from infostylegan.data.pyramid import box_sums
+from infostylegan.data.shapes3d import FILE as SHAPES3D_FILE
+from infostylegan.data.shapes3d import Shapes3d
 from infostylegan.data.sources import Files, FolderFiles, ZipFiles, find_labels, is_mnist_folder, read_mnist
+
+FactorSource = DspritesSource | ColorMnistSource | FundusSource | LookupSource
 
 LARGEST_GUESS = 512  # the resolution taken where none is asked for
 SAMPLED = 256  # images whose headers decide resolution and channels
@@ -41,8 +49,16 @@ How to prepare it: put them into data/mnist, as they are.""",
     "fashion-mnist": """\
 Where it comes from: github.com/zalandoresearch/fashion-mnist, the four .gz files under data/fashion.
 How to prepare it: put them into data/fashion-mnist, as they are.""",
+    "color-mnist": """\
+Where it comes from: it is made from MNIST's four files, train-images-idx3-ubyte.gz and so on.
+How to prepare it: put them into data/mnist, as they are.""",
+    "shapes3d": """\
+Where it comes from: storage.googleapis.com/3d-shapes (github.com/google-deepmind/3d-shapes), 3dshapes.h5.
+How to prepare it, once:
+  pip install 'infostylegan[data]'
+  python -m infostylegan data shapes3d 3dshapes.h5 data/shapes3d.zip""",
 }
-NAMES = ("fundus", *RECIPES)
+NAMES = ("fundus", "dsprites", *RECIPES)
 
 
 def open_dataset(
@@ -62,8 +78,9 @@ def open_dataset(
 ) -> Dataset:
     """Open the data set that `data` names.
 
-    data        "fundus" (drawn here), "eyepacs", "celeba", "mnist", "fashion-mnist" (looked for under ./data
-                and $INFOSTYLEGAN_DATA), a folder with MNIST's files, a folder of images, or a zip of images
+    data        "fundus" and "dsprites" (drawn here), "eyepacs", "celeba", "mnist", "fashion-mnist",
+                "color-mnist", "shapes3d" (looked for under ./data and $INFOSTYLEGAN_DATA), a folder with
+                MNIST's files, dSprites' .npz, 3D Shapes' .h5, a folder of images, or a zip of images
     resolution  pixels a side, a power of two; None: fundus 64, MNIST 32, else the largest power of two that
                 half the images reach, at most `largest`
     channels    1 or 3; None: 1 where every image sampled is gray
@@ -96,7 +113,24 @@ def open_dataset(
             labels=labels,
             progress=progress,
         )
-    path = _locate(data, resolution)
+    if data == "dsprites":
+        _only_train(data, split)
+        found_here = find_dsprites()
+        if found_here is None:
+            return _fixed(dsprites.Regenerated(labels=labels), resolution, channels)
+        data, path = str(found_here), found_here
+    else:
+        path = _locate(data, resolution)
+    if data == "color-mnist" and path.is_dir():
+        return open_color_mnist(path, resolution, split=split, labels=labels, seed=seed)
+    if path.suffix.lower() in (".npz", ".h5", ".hdf5") and path.is_file():
+        _only_train(data, split)
+        whole: Dataset
+        if path.suffix.lower() == ".npz":
+            whole = dsprites.read_npz(path, labels=labels)
+        else:
+            whole = Shapes3d(path, labels=labels, progress=progress)
+        return _fixed(whole, resolution, channels)
     if path.is_dir() and is_mnist_folder(path):
         return open_mnist(path, resolution, channels, split=split, labels=labels)
     _only_train(data, split)
@@ -113,7 +147,7 @@ def open_dataset(
     return load_files(files, framing, known, name=name, max_bad=max_bad, memo=cache, progress=progress)
 
 
-def open_files(path: Path) -> Files:
+def open_files(path: Path) -> FolderFiles | ZipFiles:
     """The image files in a folder or zip. Raises DataError where there are none."""
     if not path.exists():
         raise DataError(f"{path}: no such folder or zip")
@@ -171,6 +205,49 @@ def open_mnist(
     return ArrayDataset(name, images, *(found or (None, None)))
 
 
+def open_color_mnist(
+    folder: Path, resolution: int | None = None, *, split: str = "train", labels: bool = True, seed: int = 0
+) -> ArrayDataset:
+    """Color MNIST, made from the folder with MNIST's files; `seed` is that of the colours."""
+    digits = open_mnist(folder, resolution, None, split=split)
+    if digits.labels is None:
+        raise DataError(
+            f"{folder}: Color MNIST needs the labels; put {split}-labels-idx1-ubyte.gz there, too"
+        )
+    return colour_mnist(digits, seed, labels=labels)
+
+
+def find_dsprites() -> Path | None:
+    """dSprites on this machine, packed or as its owners distribute it."""
+    paths = [path for root in _roots() for path in (root / "dsprites.zip", root / dsprites.NPZ)]
+    return next((path for path in paths if path.exists()), None)
+
+
+def open_factors(data: str, *, resolution: int | None = None, seed: int = 0) -> FactorSource:
+    """What `data` names, as a world to draw images from by their factors; see `data.factors`.
+
+    `seed` is that of everything but the factors. Raises DataError for a set whose factors are not known.
+    """
+    if data == "dsprites" and resolution in (None, dsprites.SIZE):
+        return DspritesSource()
+    if data == "fundus":
+        return FundusSource(resolution or 64, seed)
+    if data == "color-mnist":
+        path = _locate(data, resolution)
+        if path.is_dir():
+            return ColorMnistSource(open_mnist(path, resolution, None), seed)
+    return LookupSource(open_dataset(data, resolution=resolution), seed)
+
+
+def _fixed(dataset: Dataset, resolution: int | None, channels: int | None) -> Dataset:
+    """A set that is as it is; raise DataError where it is wanted otherwise."""
+    if resolution not in (None, dataset.resolution) or channels not in (None, dataset.channels):
+        size, kind = dataset.resolution, "gray" if dataset.channels == 1 else "RGB"
+        raise DataError(f"{dataset.name}: is {size}x{size}, {kind}; use --resolution {size}, or pack it "
+                        "and open the zip")  # fmt: skip
+    return dataset
+
+
 # ---- names ---------------------------------------------------------------------------------------------
 
 
@@ -188,6 +265,10 @@ def _locate(data: str, resolution: int | None) -> Path:
         for path in tried:
             if path.exists():
                 return path
+        if data == "color-mnist":
+            for path in _candidates("mnist", resolution):
+                if path.is_dir() and is_mnist_folder(path):
+                    return path
         places = dict.fromkeys(str(path.parent.absolute()) for path in tried)
         looked = ", ".join(places)
         hint = (
@@ -217,12 +298,18 @@ def _locate(data: str, resolution: int | None) -> Path:
 
 
 def _candidates(name: str, resolution: int | None) -> Iterator[Path]:
+    sizes = [str(size) for size in (512, 256, 128, 64, 1024)]
+    suffixes = [str(resolution)] if resolution else []
+    for root in _roots():
+        for suffix in (*suffixes, "", *sizes):
+            yield root / f"{name}{suffix}.zip"
+        if name == "shapes3d":
+            yield root / SHAPES3D_FILE
+        yield root / name
+
+
+def _roots() -> list[Path]:
     roots = [Path("data"), Path()]
     if os.environ.get("INFOSTYLEGAN_DATA"):
         roots.append(Path(os.environ["INFOSTYLEGAN_DATA"]).expanduser())
-    sizes = [str(size) for size in (512, 256, 128, 64, 1024)]
-    suffixes = [str(resolution)] if resolution else []
-    for root in roots:
-        for suffix in (*suffixes, "", *sizes):
-            yield root / f"{name}{suffix}.zip"
-        yield root / name
+    return roots

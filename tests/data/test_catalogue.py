@@ -232,7 +232,10 @@ def test_a_name_that_is_not_there_says_where_to_get_it_and_how(name: str) -> Non
     [
         ("eyepcas", "no such folder or zip here, .* did you mean eyepacs?"),
         ("FUNDUS", "did you mean fundus?"),
-        ("qqqq", r"no name of a data set \(fundus, eyepacs, celeba, mnist, fashion-mnist\)$"),
+        (
+            "qqqq",
+            r"no name of a data set \(fundus, dsprites, eyepacs, celeba, mnist, .*, shapes3d\)$",
+        ),
         ("./facs", "did you mean faces?"),
         ("nowhere/at/all", "exists, but nothing below it"),
         ("faces", "empty"),

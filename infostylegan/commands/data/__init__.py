@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from infostylegan.commands.data import check, eyes, faces, look, pack, split
+from infostylegan.commands.data import check, disentanglement, eyes, faces, look, pack, split
 
 
 @click.group()
@@ -16,8 +16,13 @@ def data() -> None:
 
 
 data.add_command(pack.pack_folder)
+data.add_command(pack.pack_hf_imagefolder)
 data.add_command(pack.pack_mnist)
+data.add_command(pack.pack_fashion_mnist)
 data.add_command(pack.pack_drawn_fundus)
+data.add_command(disentanglement.pack_color_mnist)
+data.add_command(disentanglement.pack_dsprites)
+data.add_command(disentanglement.pack_shapes3d)
 data.add_command(eyes.pack_eyepacs)
 data.add_command(faces.pack_celeba)
 data.add_command(look.show_info)

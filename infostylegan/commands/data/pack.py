@@ -1,4 +1,4 @@
-"""`data folder`, `data mnist`, `data fundus`: a packed zip from images, files or nothing."""
+"""`data folder`, `hf-imagefolder`, `mnist`, `fashion-mnist`, `fundus`: a zip from files or from nothing."""
 
 from __future__ import annotations
 
@@ -88,6 +88,68 @@ def pack_mnist(source: Path, dest: Path, split: str, overwrite: bool) -> None:
 
     dataset = open_mnist(source, None, None, split=split)
     report(pack_dataset(dataset, dest, overwrite=overwrite, progress=Bar("packing")))
+
+
+@click.command("fashion-mnist")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("dest", type=click.Path(path_type=Path))
+@click.option("--split", default="train", show_default=True, help="train or test.")
+@overwrite_option
+def pack_fashion_mnist(source: Path, dest: Path, split: str, overwrite: bool) -> None:
+    """Pack SOURCE, a folder with Fashion-MNIST's files, into DEST, a zip, padded to 32x32."""
+    from infostylegan.data.catalogue import open_mnist
+    from infostylegan.data.packing import pack_dataset
+    from infostylegan.data.sources import FASHION
+
+    dataset = open_mnist(source, None, None, split=split)
+    if dataset.labels is not None:  # the files are named as MNIST's are, and their folder may be, too
+        dataset.label_names = FASHION
+    report(pack_dataset(dataset, dest, overwrite=overwrite, progress=Bar("packing")))
+
+
+@click.command("hf-imagefolder")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("dest", type=click.Path(path_type=Path))
+@click.option(
+    "--resolution", type=int, help="Pixels a side, a power of two.  [default: the images' own, to 512]"
+)
+@click.option(
+    "--split", help="train, validation or test: the images in a folder of that name.  [default: all]"
+)
+@click.option("--label-column", help="The column of the class.  [default: label, level, grade, class, ...]")
+@click.option(
+    "--fit", default="crop", show_default=True, help="crop: the centred square; pad: all of it, on black."
+)
+@click.option("--channels", type=int, help="1 (gray) or 3 (RGB).  [default: as the images are]")
+@max_bad_option
+@overwrite_option
+def pack_hf_imagefolder(
+    source: Path,
+    dest: Path,
+    resolution: int | None,
+    split: str | None,
+    label_column: str | None,
+    fit: str,
+    channels: int | None,
+    max_bad: float,
+    overwrite: bool,
+) -> None:
+    """Pack SOURCE, a folder or zip in the layout of Hugging Face datasets, into DEST, a zip.
+
+    metadata.csv or metadata.jsonl gives the class (one column) and the attributes (all others); without
+    either, the folders are the classes.
+    """
+    from infostylegan.data.catalogue import choose_framing, open_files
+    from infostylegan.data.imagefolder import read_imagefolder
+    from infostylegan.data.packing import pack_files
+
+    files = open_files(source)
+    known = read_imagefolder(files, split=split, label=label_column)
+    framing = choose_framing(files, resolution, channels, fit)
+    packed = pack_files(
+        files, dest, framing, known, max_bad=max_bad, overwrite=overwrite, progress=Bar("packing")
+    )
+    report(packed)
 
 
 @click.command("fundus")
