@@ -16,6 +16,7 @@ COMMANDS = {
     "doctor": "doctor",
     "export": "export",
     "generate": "generate",
+    "hub": "hub",
     "name": "name",
     "project": "project",
     "studio": "studio",

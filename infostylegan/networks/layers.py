@@ -132,21 +132,18 @@ class EqualizedConv2d(nn.Module):
         out_type = x.dtype
         if self.dtype is not None:
             x = x.to(self.dtype)
-        kernel = self.kernel(x.dtype, x.shape[2] * x.shape[3])
+        kernel = self.kernel(x.dtype)
         stride, padding = (2, 1) if self.resample else (1, self.padding)
         if self.resample == "up":
-            y = F.conv_transpose2d(x, kernel, stride=stride, padding=padding)
+            y = channels_first(F.conv_transpose2d(x, kernel, stride=stride, padding=padding))
         elif penalised:
             y = conv2d(x, kernel, stride, padding)
         else:
             y = F.conv2d(x, kernel, stride=stride, padding=padding)
         return y.to(out_type)
 
-    def kernel(self, dtype: torch.dtype, pixels: int) -> Tensor:
-        """The kernel that is convolved with: [out, in, k, k], or [in, out, k + 1, k + 1] for "up".
-
-        `pixels` of an image of the input decide how a kernel that is kept lies in memory.
-        """
+    def kernel(self, dtype: torch.dtype) -> Tensor:
+        """The kernel that is convolved with: [out, in, k, k], or [in, out, k + 1, k + 1] for "up"."""
         weight = self.weight
         # What tracers put in the place of a parameter must not outlive them.
         if torch.compiler.is_compiling() or torch.jit.is_tracing() or type(weight) is not nn.Parameter:
@@ -158,19 +155,18 @@ class EqualizedConv2d(nn.Module):
         if folded is None or not folded.is_of(weight, dtype):
             # A tensor made in inference mode could not take part in a later call outside of it.
             with torch.inference_mode(False), torch.no_grad():
-                folded = Folded(self.ready(self.fold(dtype), pixels), weight.detach(), weight._version)
+                folded = Folded(self.ready(self.fold(dtype)), weight.detach(), weight._version)
             if not has_memory(folded.kernel):
                 return folded.kernel
             self._folded = folded
         return folded.kernel
 
-    def ready(self, kernel: Tensor, pixels: int) -> Tensor:
+    def ready(self, kernel: Tensor) -> Tensor:
         """The kernel in the layout that its convolution is fastest with."""
-        # On few pixels a convolution's time is that of reading the kernel, and oneDNN rearranges that of a
-        # transposed convolution slowly unless its channels come last; the image follows the kernel's layout,
-        # which is not worth it on many pixels.
-        few = self.resample == "up" and pixels <= 256 and kernel.device.type == "cpu"
-        return kernel.contiguous(memory_format=torch.channels_last if few else torch.contiguous_format)
+        # oneDNN's transposed convolution works with channels last. Given another layout, torch rearranges
+        # kernel and result element by element, which takes as long as half of the convolution.
+        last = self.resample == "up" and kernel.device.type == "cpu"
+        return kernel.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
     def fold(self, dtype: torch.dtype) -> Tensor:
         """The kernel, made anew from the weight; differentiable."""
@@ -193,6 +189,22 @@ class EqualizedConv2d(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_folded": None}
+
+
+def channels_first(y: Tensor) -> Tensor:
+    """y [N, C, H, W] contiguous, where it lies with channels last and no gradient is wanted.
+
+    As a transposition of one matrix an image it is done in blocks, several times faster than `contiguous`.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or not has_memory(y):
+        return y
+    last = y.is_contiguous(memory_format=torch.channels_last) and not y.is_contiguous()
+    if not last or y.requires_grad or y.device.type != "cpu":
+        return y
+    out = torch.empty(y.shape, dtype=y.dtype)
+    for image, result in zip(y, out):
+        result.flatten(1).copy_(image.flatten(1))
+    return out
 
 
 def has_memory(x: Tensor) -> bool:

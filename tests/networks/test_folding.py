@@ -6,10 +6,12 @@ import pickle
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from infostylegan import Generator, load_generator, save_generator
-from infostylegan.networks.layers import EqualizedConv2d, sum_of_shifts
+from infostylegan.networks.layers import EqualizedConv2d, channels_first, sum_of_shifts
 from infostylegan.training.step import update_ema
 
 RESAMPLE = ["", "up", "down"]
@@ -343,3 +345,30 @@ def test_the_matrix_of_shifts_sums_the_four_shifts_exactly(kernel):
         summed = sum_of_shifts(weight.flip((2, 3))).transpose(0, 1)
         expected = summed if resample == "up" else sum_of_shifts(weight) * 0.25
         torch.testing.assert_close(layer.fold(torch.float64).detach(), expected, rtol=1e-13, atol=0)
+
+
+# ---- layout ------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 4), st.integers(1, 4))
+def test_rearranging_to_channels_first_changes_the_place_of_numbers_and_not_their_value(n, c, h, w):
+    x = torch.randn(n, c, h, w)
+    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+        last = x.to(dtype).contiguous(memory_format=torch.channels_last)
+        first = channels_first(last)
+        assert first.is_contiguous()
+        assert torch.equal(first, last)
+
+
+def test_a_kept_up_convolution_gives_channels_first_and_one_that_wants_gradients_has_them():
+    layer = frozen("up")
+    x = torch.randn(2, 3, 9, 7)
+    expected = anew(layer, x)
+    y = layer(x)
+    assert y.is_contiguous()
+    torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-6)
+    wanting = x.clone().requires_grad_()
+    layer(wanting).square().sum().backward()
+    by_hand = x.clone().requires_grad_()
+    anew(layer, by_hand).square().sum().backward()
+    torch.testing.assert_close(wanting.grad, by_hand.grad, rtol=1e-5, atol=1e-5)
