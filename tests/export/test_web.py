@@ -76,9 +76,9 @@ def _address(folder):
 @pytest.fixture(name="page")
 def _page():
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    browser = os.environ.get("INFOSTYLEGAN_CHROMIUM") or shutil.which("chromium")
+    browser = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if not browser:
-        pytest.skip("no Chromium: apt-get install chromium, or set INFOSTYLEGAN_CHROMIUM")
+        pytest.skip("no Chromium: apt-get install chromium, or set CHROMIUM")
     with api.sync_playwright() as play:
         options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
                    "--disable-component-update", "--disable-sync"]  # fmt: skip
