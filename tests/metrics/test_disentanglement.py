@@ -315,6 +315,17 @@ def test_dci_of_known_importances():
     assert (none.disentanglement, none.completeness) == (0, 0)
 
 
+def test_a_continuous_factor_is_regressed_and_scored_by_r2():
+    rng = np.random.default_rng(0)
+    t = rng.uniform(size=(1500, 2))
+    codes = np.stack([t[:, 1], t[:, 0] + rng.normal(0, 0.15, 1500)], axis=1)
+    found = dci(codes, t)
+    # The best guess of t leaves at least the variance that the noise hides from it.
+    assert found.accuracy[1] > 0.99
+    assert 0.65 < found.accuracy[0] < 0.85
+    assert found.disentanglement > 0.9
+
+
 def test_rows_weigh_by_their_importance():
     importance = np.array([[0.9, 0.0], [0.1, 0.1], [0.0, 0.9]])
     assert dci_of_importance(importance, np.ones(2), ("a", "b")).disentanglement == pytest.approx(0.9)
@@ -429,3 +440,30 @@ def test_a_class_that_is_missing_from_the_samples_to_learn_from_is_named():
     seed = next(s for s in range(50) if 20 in np.random.default_rng(s).permutation(60)[40:])
     with pytest.raises(MetricError, match=r"'factor0': class 2 has no sample among the 40 to learn from"):
         sap(np.arange(60.0), factors, seed=seed)
+
+
+# ---------------------------------------------------------------------- a world that is drawn
+
+
+def moments(images):
+    """Where the sprite is and how large: codes that anyone can compute, float64 [n, 3]."""
+    ink = (np.asarray(images)[:, 0] > 0).astype(float)
+    area = ink.sum(axis=(1, 2))
+    at = np.arange(ink.shape[1])
+    x, y = (ink.sum(axis=1) @ at) / area, (ink.sum(axis=2) @ at) / area
+    return np.stack([x / 32 - 1, y / 32 - 1, np.sqrt(area) / 16 - 1], axis=1)
+
+
+def test_moments_of_a_drawn_sprite_vote_for_its_place_and_its_scale():
+    from infostylegan.data.factors import DspritesSource
+
+    source = DspritesSource()
+    assert isinstance(source, FactorSource)
+    score = factorvae_score(moments, source, train=60, test=30, size=12, spread_samples=300)
+    names = [name.lower() for name in score.names]
+    votes = {name: score.votes[:, k] for k, name in enumerate(names)}
+    x = next(v for n, v in votes.items() if n.endswith("x"))
+    y = next(v for n, v in votes.items() if n.endswith("y"))
+    assert x[0] > 0.9 * x.sum()
+    assert y[1] > 0.9 * y.sum()
+    assert votes["scale"][2] > 0.9 * votes["scale"].sum()
