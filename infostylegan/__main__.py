@@ -19,6 +19,7 @@ COMMANDS = {
     "hub": "hub",
     "name": "name",
     "project": "project",
+    "report": "report",
     "studio": "studio",
     "traverse": "traverse",
     "walk": "walk",

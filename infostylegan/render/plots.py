@@ -141,7 +141,7 @@ def _share_panel(
         axes.text(0.01, 0.985, note, transform=axes.transAxes, va="top", fontsize=8, color=_GREY)
     shares = {name: moving_average(raw[name], window) / ceilings[name] for name in names}
     ends: list[tuple[float, str, str]] = []
-    for name, colour in _shades(names).items():
+    for name, colour in code_colours(names).items():
         share = shares[name]
         axes.plot(kimg, share, color=colour, linewidth=1.4, marker="o" if len(kimg) == 1 else None)
         finite = share[np.isfinite(share)]
@@ -162,7 +162,7 @@ def _floor(curves: Sequence[Curve], least: float) -> float:
     return min(max(lowest, least), now, 0.0)
 
 
-def _shades(names: Sequence[str]) -> dict[str, str]:
+def code_colours(names: Sequence[str]) -> dict[str, str]:
     """A colour per code: the hue of its type, from dark to light within the type."""
     types = list(dict.fromkeys(map(_type, names)))
     spare = iter(_OTHER_HUES * (len(types) // len(_OTHER_HUES) + 1))

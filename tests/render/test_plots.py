@@ -10,7 +10,13 @@ import pytest
 from PIL import Image
 
 import infostylegan
-from infostylegan.render.plots import _shades, _spread, information_figure, moving_average, plot_information
+from infostylegan.render.plots import (
+    _spread,
+    code_colours,
+    information_figure,
+    moving_average,
+    plot_information,
+)
 
 ROOT = Path(infostylegan.__file__).parents[1]
 CEILINGS = {"cat0": math.log(3), "bern0": math.log(2), "bern1": math.log(2), "unif0": 1.0}
@@ -118,7 +124,7 @@ def test_names_at_the_ends_keep_their_order_and_distance_and_stay_inside():
 
 def test_each_code_has_its_own_colour():
     names = [f"{kind}{i}" for kind in ("cat", "bern", "unif", "other", "more") for i in range(10)]
-    assert len(set(_shades(names).values())) == 50
+    assert len(set(code_colours(names).values())) == 50
 
 
 @pytest.mark.parametrize(
