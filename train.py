@@ -17,8 +17,9 @@ from click.core import ParameterSource
 
 from dnnlib import distributed
 from dnnlib.cli import Failure
-from dnnlib.devices import DeviceError, pick_device
-from dnnlib.files import DamagedFile, append_jsonl, atomic_write
+from dnnlib.devices import pick_device
+from dnnlib.errors import UserError
+from dnnlib.files import append_jsonl, atomic_write
 from dnnlib.lock import Taken, exclusive
 from dnnlib.log import RunLog
 from dnnlib.memory import tune_malloc
@@ -27,12 +28,11 @@ from infostylegan import __version__
 from infostylegan.data import DataError, Dataset, open_dataset
 from infostylegan.naming import names_in_run
 from infostylegan.presets import LARGEST_GUESS, PRESETS, preset_for
-from infostylegan.training.loop import Hook, RunResult, RunSettings, TrainingError, train
+from infostylegan.training.loop import Hook, RunResult, RunSettings, train
 from infostylegan.training.measure import SPREAD_WARNING
 from infostylegan.training.options import OptionError, TrainingOptions
 from infostylegan.training.plan import describe_plan
 from infostylegan.training.report import information_table
-from metrics.errors import MetricError
 
 OPTIONS_FILE = "training_options.json"
 DONE_FILE = "result.jsonl"  # written when a run has come to its end: images, and nats of each code
@@ -182,7 +182,7 @@ def main(ctx: click.Context, **args: Any) -> None:
         run(args, {name for name in args if ctx.get_parameter_source(name) != ParameterSource.DEFAULT})
     except Taken as error:
         raise Failure(f"{error}; this run is being trained already (--new starts another)") from None
-    except (DataError, DeviceError, MetricError, OptionError, TrainingError, DamagedFile, OSError) as error:
+    except (UserError, OSError) as error:
         raise Failure(str(error)) from None
     finally:
         distributed.shutdown()

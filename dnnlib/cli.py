@@ -2,10 +2,44 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
 import click
+
+from dnnlib.errors import UserError
 
 
 class Failure(click.ClickException):
     """A mistake in what the user gave, shown as one message without a traceback; exit code 2."""
 
     exit_code = 2
+
+
+class Commands(click.Group):
+    """Commands, each imported from `package.<name>` when it is asked for, under its own name.
+
+    What a user can mend (UserError, OSError) is shown as a message.
+    """
+
+    def __init__(self, *args: Any, package: str, names: Sequence[str], **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.package, self.names = package, list(names)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return self.names
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.names:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"{self.package}.{cmd_name}"), cmd_name)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # `… | head`: click ends quietly
+            raise
+        except (UserError, OSError) as error:
+            raise Failure(str(error)) from error

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from dnnlib.errors import UserError
 from dnnlib.files import explain_disk_full, sha256_file
 from dnnlib.lock import exclusive
 
@@ -22,7 +23,7 @@ LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 Progress = Callable[[int, int | None], None]  # (bytes done, bytes in all, if known)
 
 
-class DownloadError(Exception):
+class DownloadError(UserError):
     """A file could not be fetched; the message names it, the address and the reason."""
 
 

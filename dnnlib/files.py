@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from dnnlib.errors import UserError
+
 PathLike = str | os.PathLike[str]
 
 _MAGIC = b"dnndig01"
@@ -26,7 +28,7 @@ _TRAILER = struct.Struct("<8sQ32s")  # magic, payload length, sha256 of the payl
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
-class DamagedFile(Exception):  # noqa: N818  named for what it is
+class DamagedFile(UserError):  # noqa: N818  named for what it is
     """A file whose content is not what was written. The message names the file and what is wrong with it."""
 
     def __init__(self, path: PathLike, problem: str) -> None:

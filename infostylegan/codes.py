@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dnnlib.errors import UserError
+
 LOG_2 = math.log(2.0)
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
@@ -29,7 +31,7 @@ UNIFORM_POSTERIORS = ("unit", "gaussian", "truncnormal")
 DEFAULT_SIGMA_MIN = 0.2
 
 
-class CodeError(ValueError):
+class CodeError(UserError, ValueError):
     """A code specification that cannot be used; the message says what and how to mend it."""
 
 

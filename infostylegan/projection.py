@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dnnlib.errors import UserError
 from dnnlib.files import atomic_write
 from infostylegan.codes import CodeError, CodeSpec, Uniform
 from infostylegan.networks import Discriminator, Generator
@@ -49,7 +50,7 @@ RATES = {
 PIXELS, DELTA, WHITE, READING = 4.0, 0.01, 0.1, 0.002  # weights of the loss beside the features' 1
 
 
-class ProjectionError(ValueError):
+class ProjectionError(UserError, ValueError):
     """Latents that do not fit the generator, or cannot be read; the message says which."""
 
 

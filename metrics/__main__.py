@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
 import click
 
-from dnnlib.cli import Failure
+from dnnlib.cli import Commands
 
-# Command -> the module of metrics.commands that holds it, under its own name.
-COMMANDS = {
-    "run": "run",
-    "acm": "acm",
-    "agreement": "agreement",
-    "score": "score",
-    "table": "table",
-}
+# Each is a module of metrics.commands.
+COMMANDS = ("run", "acm", "agreement", "score", "table")
 # What stands in a command's place when the first word is a list of metrics: `python -m metrics fid,mig …`.
 DEFAULT = "run"
 HELP = ["-h", "--help"]
 
 
-class Commands(click.Group):
-    """Imports a command when it is asked for, and shows the mistakes that a user can mend as messages."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module = importlib.import_module(f"metrics.commands.{COMMANDS[cmd_name]}")
-        command: click.Command = getattr(module, cmd_name)
-        return command
+class Measuring(Commands):
+    """A first word that is no command is a list of metrics."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -44,23 +25,10 @@ class Commands(click.Group):
         )
         return super().resolve_command(ctx, [DEFAULT, *args] if measures else args)
 
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except click.ClickException:
-            raise
-        except Exception as error:
-            from dnnlib.files import DamagedFile
-            from infostylegan.data.errors import DataError
-            from infostylegan.export import SnapshotError
-            from metrics.errors import MetricError
 
-            if isinstance(error, (DataError, SnapshotError, MetricError, DamagedFile)):
-                raise Failure(str(error)) from error
-            raise
-
-
-@click.group(cls=Commands, context_settings={"help_option_names": HELP})
+@click.group(
+    cls=Measuring, package="metrics.commands", names=COMMANDS, context_settings={"help_option_names": HELP}
+)
 def main() -> None:
     """Measure a model: `python -m metrics fid,mig,… --network SNAPSHOT --data DATA`, or a command below."""
 

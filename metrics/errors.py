@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dnnlib.errors import UserError
 
-class MetricError(ValueError):
+
+class MetricError(UserError, ValueError):
     """Input that a metric cannot be computed from; the message says what, where, and how to mend it."""

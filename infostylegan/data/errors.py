@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dnnlib.errors import UserError
 
-class DataError(Exception):
+
+class DataError(UserError):
     """Something is wrong with the data given: the message says what, where, and how to mend it.
 
     Programs show the message alone, without a traceback.

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from dnnlib.errors import UserError
 from dnnlib.files import PathLike, atomic_write
 
 Frame = npt.NDArray[np.uint8]
@@ -25,7 +26,7 @@ FORMATS = (".webp", ".mp4", ".gif")
 MP4_CODECS = {"h264": "libx264", "av1": "libsvtav1"}
 
 
-class AnimationError(ValueError):
+class AnimationError(UserError, ValueError):
     """A film that cannot be written; the message says why and how to mend it."""
 
 

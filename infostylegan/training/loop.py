@@ -15,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from dnnlib import distributed
+from dnnlib.errors import UserError
 from dnnlib.files import remove_parts
 from dnnlib.log import RunLog
 from dnnlib.seeding import seed_everything, seed_step
@@ -31,7 +32,7 @@ MAX_SKIPPED_IN_A_ROW = 50
 CHECKPOINT_SECONDS = 600.0
 
 
-class TrainingError(RuntimeError):
+class TrainingError(UserError, RuntimeError):
     """Training cannot go on; the message says why and what to change."""
 
 

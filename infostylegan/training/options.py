@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dnnlib.errors import UserError
 from infostylegan.codes import CodeError, CodeSpec
 from infostylegan.growth import R1_REFERENCES, Growth, per_resolution
 from infostylegan.networks import Discriminator, Generator
@@ -26,7 +27,7 @@ NUMBERS = (
 )  # fmt: skip
 
 
-class OptionError(ValueError):
+class OptionError(UserError, ValueError):
     """An impossible option; the message says which, why, and how to mend it."""
 
 

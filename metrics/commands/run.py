@@ -57,7 +57,7 @@ def run(
     """
     import torch
 
-    from dnnlib.devices import DeviceError, pick_device
+    from dnnlib.devices import pick_device
     from metrics.evaluation import Evaluation
     from metrics.features import open_extractor
     from metrics.measures import parse
@@ -75,12 +75,9 @@ def run(
 
     requests = parse(metrics, samples)
     snapshot = find_snapshot(network)
-    try:
-        place = pick_device(device)
-        folder = outdir or snapshot.absolute().parent
-        folder.mkdir(parents=True, exist_ok=True)
-    except (DeviceError, OSError) as error:
-        raise Failure(str(error)) from None
+    place = pick_device(device)
+    folder = outdir or snapshot.absolute().parent
+    folder.mkdir(parents=True, exist_ok=True)
     evaluation = Evaluation(
         snapshot,
         open_data(snapshot, data),
