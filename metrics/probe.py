@@ -47,7 +47,7 @@ def linear_probe(
     for labels of another length, and names a class that has no sample to learn from.
     """
     from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, confusion_matrix
+    from sklearn.metrics import cohen_kappa_score, confusion_matrix
     from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedKFold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -96,11 +96,10 @@ def linear_probe(
         model.set_params(**{name: penalty}).fit(x[learn], y[learn])
     said, true = model.predict(x[held]), y[held]
     right = proportion(float((said == true).mean()), int(held.sum()))
-    present = np.unique(true)
     return LinearProbe(
         right.value,
         right.interval,
-        float(balanced_accuracy_score(true, said)) if np.isin(said, present).all() else _balanced(true, said),
+        _balanced(true, said),
         float(cohen_kappa_score(true, said, weights="quadratic" if ordered else None)),
         float((true == counts.argmax()).mean()),
         int(learn.sum()),

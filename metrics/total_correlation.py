@@ -15,9 +15,10 @@ from scipy.special import logsumexp
 from metrics.errors import MetricError
 from metrics.information import equal_width_bins
 from metrics.posteriors import PosteriorRows, check_posteriors
-from metrics.tables import check_classes, read_codes
+from metrics.tables import read_codes
 
 CHUNK = 1 << 22  # densities held at a time
+FEWEST = 10  # samples of each value of a code that a model can be fitted and stopped with
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,12 @@ def conditional_total_correlation(
         size = int(label.max()) + 1
         if size == 1:
             return np.zeros(len(held))
-        check_classes(f"code {i}", label[learn], size)
+        counts = np.bincount(label[learn], minlength=size)
+        if counts.min() < FEWEST:
+            raise MetricError(
+                f"code {i}: one of its {size} values occurs {counts.min()} times among {len(learn)} samples "
+                f"to learn from, and {FEWEST} are needed; give more samples"
+            )
         model = HistGradientBoostingClassifier(
             max_iter=rounds,
             early_stopping=True,

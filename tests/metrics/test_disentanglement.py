@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import mutual_info_score, roc_auc_score
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
@@ -260,6 +260,26 @@ def test_a_categorical_votes_by_ginis_variance_whatever_its_values_are_called():
     assert (score.votes.argmax(axis=0) == [0, 1, 2]).all()
 
 
+def test_the_factorvae_score_of_noisy_codes_is_that_of_a_plain_loop():
+    factors = factors_of(1200)
+    codes = scaled(factors) + np.random.default_rng(0).normal(0, 0.9, (1200, 3))
+    rng = np.random.default_rng(5)
+
+    def votes(n):
+        table = np.zeros((3, 3))
+        for _ in range(n):
+            k, row = rng.integers(3), rng.integers(1200)
+            alike = np.flatnonzero(factors[:, k] == factors[row, k])
+            table[np.argmin(codes[rng.choice(alike, 32)].var(axis=0) / codes.var(axis=0)), k] += 1
+        return table
+
+    answer, held_out = votes(1500).argmax(axis=1), votes(1500)
+    want = sum(held_out[i, answer[i]] for i in range(3)) / held_out.sum()
+    ours = factorvae_score(codes, factors, train=1500, test=3000, size=32)
+    assert ours.value == pytest.approx(want, abs=0.04)
+    assert 0.4 < want < 0.9
+
+
 def test_ginis_variance_is_half_the_share_of_unequal_pairs():
     from metrics.factorvae import _variance
     from metrics.tables import read_codes
@@ -374,6 +394,18 @@ def test_modularity_of_known_information():
     flat = modularity_of_information(np.array([[0.7], [0.7], [0.7]]))
     dead = modularity_of_information(np.zeros((3, 1)))
     assert [float(m[0]) for m in (one, two, flat, dead)] == pytest.approx([1.0, 0.5, 0.0, 0.0])
+
+
+def test_modularity_is_that_of_scikit_learns_information():
+    factors = factors_of(2000)
+    codes = scaled(factors) + 0.5 * scaled(factors)[:, [1, 2, 0]]
+    binned = [np.digitize(c, np.histogram(c, 20)[1][:-1]) for c in codes.T]
+    m = np.array([[mutual_info_score(f, b) for b in binned] for f in factors.T])
+    want = []
+    for i in range(3):
+        best = m[:, i].argmax()
+        want.append(1 - sum(m[k, i] ** 2 for k in range(3) if k != best) / (m[best, i] ** 2 * 2))
+    assert modularity(codes, factors).per_code == pytest.approx(want)
 
 
 def test_a_dead_code_lowers_modularity_by_its_share():

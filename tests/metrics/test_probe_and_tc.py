@@ -161,6 +161,20 @@ def test_a_continuous_pair_known_by_its_difference_is_as_related_as_its_bins():
     assert want > 0.4
 
 
+@pytest.mark.parametrize(
+    ("codes", "evidence", "message"),
+    [
+        (np.zeros((30, 2)), np.zeros((29, 1)), r"evidence must be \[N, F\] for 30 samples"),
+        (np.zeros((30, 2)), np.full((30, 1), np.nan), "evidence holds NaN"),
+        (np.arange(30) == 3, np.zeros(30), "code 0: one of its 2 values occurs"),
+        (np.full((30, 1), np.inf), np.zeros(30), "code 0 of sample 0 is inf"),
+    ],
+)
+def test_what_no_total_correlation_can_be_estimated_from_is_refused_in_one_line(codes, evidence, message):
+    with pytest.raises(MetricError, match=message):
+        conditional_total_correlation(codes, evidence)
+
+
 # ---------------------------------------------------------------------- of the aggregate posterior
 
 
