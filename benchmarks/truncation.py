@@ -4,7 +4,7 @@
 
 The effect of a code is the mean absolute change of the pixels when it goes from one end of its range to the
 other and all else stands still (the first and the last value of a category); the table gives its share of the
-effect at psi = 1. The last row is what truncation is for: the spread of the images over z' with the codes held.
+effect at psi = 1. The last row is what truncation is for: the spread of images over z' with the codes held.
 """
 
 from __future__ import annotations
