@@ -18,8 +18,8 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 KINDS = ("sample", "still", "other", "repeat")
 FORMAT = 1
+ROWS_PER_SEED = 100_000
 APART = 5  # rows, at least, between a row and its repeat
 
 
@@ -50,15 +51,17 @@ class Rated:
     @staticmethod
     def load(path: str | Path, code: str, *, name: str | None = None) -> Rated:
         """The generator of a snapshot. `code`: its name in the specification, or the name people gave it."""
+        from infostylegan.codes import CodeError
         from infostylegan.export import load_snapshot
+        from infostylegan.render.latents import find_code
 
         path = Path(path)
         snapshot = load_snapshot(path)
         G: Generator = snapshot["G_ema"]
-        given = {called: known for known, called in (snapshot.get("code_names") or {}).items()}
-        found = code if code in G.codes.names else given.get(code, code)
-        if found not in G.codes.names:
-            raise MetricError(f"{path}: has no code {code!r}; it has {', '.join(G.codes.names) or 'none'}")
+        try:
+            found = G.codes.names[find_code(G.codes, code, snapshot.get("code_names"))]
+        except CodeError as error:
+            raise MetricError(f"{path}: {error}") from None
         return Rated(G, found, name or f"{path.absolute().parent.name}/{path.name}", sha256_file(path))
 
 
@@ -68,6 +71,7 @@ class Item:
 
     kind: str  # one of KINDS
     model: int  # index of the model that drew it
+    seed: int  # of z', the other codes and the label
     of: str | None = None  # the item that a repeat repeats
     sha256: str = ""
 
@@ -174,24 +178,25 @@ class Study:
         names = [f"r{number:04d}" for number in rng.permutation(total)]
         items: dict[str, Item] = {}
 
-        def keep(kind: str, model: int, png: bytes, of: str | None = None) -> str:
+        def keep(kind: str, model: int, own: int, png: bytes, of: str | None = None) -> str:
             name = names[len(items)]
             with atomic_write(folder / "rows" / f"{name}.png") as file:
                 file.write(png)
-            items[name] = Item(kind, model, of, hashlib.sha256(png).hexdigest())
+            items[name] = Item(kind, model, own, of, hashlib.sha256(png).hexdigest())
             if progress:
                 progress(len(items), total)
             return name
 
         for index, rated in enumerate(models):
-            drawn: dict[str, bytes] = {}
-            for kind, images in _rows(rated, samples, n_controls, steps, seed, psi, rng):
-                png = _png(image_grid(images, len(images), min_cell=min_cell))
-                name = keep(kind, index, png)
+            drawn: list[str] = []
+            for kind, own, images in _rows(rated, samples, n_controls, steps, seed, psi, rng):
+                name = keep(kind, index, own, _png(image_grid(images, len(images), min_cell=min_cell)))
                 if kind == "sample":
-                    drawn[name] = png
-            for name in rng.choice(list(drawn), size=n_repeats, replace=False):
-                keep("repeat", index, drawn[str(name)], str(name))
+                    drawn.append(name)
+            for again in rng.choice(drawn, size=n_repeats, replace=False).tolist():
+                keep(
+                    "repeat", index, items[again].seed, (folder / "rows" / f"{again}.png").read_bytes(), again
+                )
 
         content = {
             "format": FORMAT,
@@ -199,10 +204,7 @@ class Study:
             "created": _now(),
             "protocol": {"samples": samples, "steps": steps, "seed": seed, "psi": psi, "noise": "const"},
             "models": [{"name": m.name, "digest": m.digest, "code": m.code} for m in models],
-            "items": {
-                name: {"kind": item.kind, "model": item.model, "of": item.of, "sha256": item.sha256}
-                for name, item in sorted(items.items())
-            },
+            "items": {name: asdict(item) for name, item in sorted(items.items())},
         }
         with atomic_write(folder / "study.json", "w") as file:
             file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
@@ -373,27 +375,33 @@ def _rows(
     seed: int,
     psi: float,
     rng: np.random.Generator,
-) -> list[tuple[str, Any]]:
-    """(kind, float images [values, C, H, W]) of every row of one model but the repeats."""
+) -> Iterator[tuple[str, int, Any]]:
+    """(kind, seed, float images [values, C, H, W]) of every row of one model but the repeats, one by one."""
+    from infostylegan.render.latents import seeded_latents
     from infostylegan.render.traversal import traverse
 
     G, at = rated.G, rated.G.codes.names.index(rated.code)
-    images, values = traverse(G, at, samples=samples, steps=steps, seed=seed, psi=psi)
-    rows = [("sample", row) for row in images.unflatten(0, (samples, len(values)))]
+
+    def row(code: int, number: int) -> tuple[int, Any]:
+        """The `number`-th row of the study, whatever the model; its seed is that of other tools too."""
+        own = seed * ROWS_PER_SEED + number
+        return own, traverse(G, code, latents=seeded_latents(G, [own]), steps=steps, psi=psi)[0]
+
+    for number in range(samples):
+        yield "sample", *row(at, number)
     others = [i for i in range(len(G.codes)) if i != at]
+    values = len(G.codes[at].traversal(steps))
     still = controls if not others else -(-controls // 2)
-    if still:
-        # Drawn from another seed: a control must not be recognised as a row seen before.
-        images, _ = traverse(G, at, samples=still, steps=steps, seed=seed + 1, psi=psi)
-        for row in images.unflatten(0, (still, len(values))):
-            rows.append(("still", row[rng.integers(len(row))].expand_as(row)))
-    for number in range(controls - still):
-        other = int(rng.choice(others))
-        swept, _ = traverse(G, other, samples=1, steps=steps, seed=seed + 2 + number, psi=psi)
-        # As long as the row of a sample, so that its length does not give it away.
-        pick = np.linspace(0, len(swept) - 1, len(values)).round().astype(int)
-        rows.append(("other", swept[pick]))
-    return rows
+    # Controls have seeds of their own: none must be recognised as a row seen before.
+    for number in range(samples, samples + controls):
+        if number < samples + still:
+            own, images = row(at, number)
+            yield "still", own, images[int(rng.integers(values))].expand_as(images)
+        else:
+            own, images = row(int(rng.choice(others)), number)
+            # As long as the row of a sample, so that its length does not give it away.
+            pick = np.linspace(0, len(images) - 1, values).round().astype(int)
+            yield "other", own, images[pick]
 
 
 def _png(picture: Any) -> bytes:

@@ -145,7 +145,9 @@ def test_a_score_is_recorded_in_the_run_that_holds_the_rated_snapshot(study, run
 def test_mistakes_are_one_line_each(study, run_folder, tmp_path):
     network = run_folder / "network-snapshot-000001.pkl"
     create = ["create", tmp_path / "t", "--attribute", "melanin", "--network", network]
-    assert "has no code 'unif9'; it has bern0, unif0, unif1" in fails(*create, "--code", "unif9")
+    assert "no code is called 'unif9'; this generator has bern0, unif0, unif1" in fails(
+        *create, "--code", "unif9"
+    )
     assert "1 networks and 2 codes" in fails(*create, "--code", "unif0", "--code", "unif1")
     assert "no such file" in fails(
         "create", tmp_path / "t", "--attribute", "x", "--code", "c", "--network", "no"

@@ -79,6 +79,20 @@ def test_a_repeat_shows_the_very_row_that_it_repeats(study):
         assert study.image(name).read_bytes() == study.image(original).read_bytes()
 
 
+def test_a_row_can_be_drawn_again_from_its_seed(rated, study):
+    from infostylegan.render.grids import image_grid
+    from infostylegan.render.latents import seeded_latents
+    from infostylegan.render.traversal import traverse
+
+    for name in of_kind(study, "sample")[:3]:
+        images, _ = traverse(rated.G, 3, latents=seeded_latents(rated.G, [study.items[name].seed]))
+        assert np.array_equal(
+            np.asarray(image_grid(images, 8, min_cell=96)), np.asarray(Image.open(study.image(name)))
+        )
+    seeds = [item.seed for item in study.items.values() if item.kind != "repeat"]
+    assert len(set(seeds)) == len(seeds)
+
+
 def test_names_of_items_do_not_tell_their_kind(study):
     kinds = [study.items[name].kind for name in sorted(study.items)]
     assert kinds != sorted(kinds)
@@ -171,7 +185,9 @@ def test_a_snapshot_is_rated_by_the_name_of_a_code_or_by_what_people_call_it(tmp
     path = tmp_path / "network-snapshot-000001.pkl"
     save_generator(path, tiny(), code_names={"unif1": "melanin"})
     assert Rated.load(path, "melanin").code == Rated.load(path, "unif1").code == "unif1"
-    with pytest.raises(MetricError, match=r"no code 'unif7'; it has cat0, bern0, unif0, unif1"):
+    with pytest.raises(
+        MetricError, match=r"no code is called 'unif7'; this generator has cat0, bern0, unif0, unif1"
+    ):
         Rated.load(path, "unif7")
 
 
