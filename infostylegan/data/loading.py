@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import time
 import zipfile
 import zlib
 from collections import deque
@@ -417,6 +418,7 @@ class BatchStream:
         self.prefetch = prefetch if not isinstance(dataset, ArrayDataset) else 0
         self._orders: dict[int, np.ndarray] = {}
         self._ahead: dict[tuple[int, int, int], Future[torch.Tensor]] = {}
+        self.waited = 0.0  # seconds spent in `batch`
         self._threads = Threads("look-ahead", 1)
         self._pid = os.getpid()
 
@@ -447,6 +449,7 @@ class BatchStream:
                 f"{self.dataset.name}: cannot give {resolution}x{resolution} images of {full}x{full} ones; "
                 f"use {full} or {full} halved some number of times"
             )
+        begun = time.perf_counter()
         indices = self.indices(position, count)
         if self._pid != os.getpid():  # what the parent of a fork was decoding never comes to an end here
             self._pid = os.getpid()
@@ -454,6 +457,7 @@ class BatchStream:
         ready = self._ahead.pop((position, count, resolution), None)
         self._look_ahead(position, count, resolution)
         images = ready.result() if ready is not None else self._images(indices, resolution)
+        self.waited += time.perf_counter() - begun
         labels = self.dataset.labels
         return images, None if labels is None else torch.from_numpy(labels[indices].astype(np.int64))
 

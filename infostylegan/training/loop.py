@@ -105,12 +105,15 @@ def train(
                disable=None if distributed.is_main() and not settings.quiet else True)  # fmt: skip
     last_snapshot: Path | None = None
     saved = time.monotonic()
+    stepping = 0.0  # seconds spent in steps since the last tick
     with interruptible() as interrupted, bar:
         while state.images < total:
             phase = growth.phase_at(state.images)
             state.enter(phase)
             before = state.images
+            begun = time.perf_counter()
             stats = run_step(state, options, stream, phase, device)
+            stepping += time.perf_counter() - begun
             state.seconds = time.perf_counter() - started
             bar.update(state.images - before)
             check_finite(state, stats)
@@ -119,7 +122,8 @@ def train(
             passed = before // tick_images
             ticked = tick > passed or done
             if ticked:
-                record = observer.record(state, phase, tick)
+                record = observer.record(state, phase, tick, stream.waited / stepping)
+                stream.waited = stepping = 0.0
                 if reporter is not None:
                     reporter.tick(record)
                 state.tick = StepStats()

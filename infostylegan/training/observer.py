@@ -69,8 +69,11 @@ class Observer:
             ]
         )
 
-    def record(self, state: TrainingState, phase: Phase, tick: int) -> dict[str, Any]:
-        """The numbers of one tick, averaged over the images since the last (and over processes)."""
+    def record(self, state: TrainingState, phase: Phase, tick: int, data_wait: float) -> dict[str, Any]:
+        """The numbers of one tick, averaged over the images since the last (and over processes).
+
+        `data_wait`: the share of their time for which this process's steps have waited for their images.
+        """
         fade = phase.fade_at(state.images)
         stats = reduce_stats(state.tick, self.device)
         n = max(stats.images, 1)
@@ -98,6 +101,7 @@ class Observer:
             "skipped": state.skipped,
             "seconds": state.seconds,
             "sec_per_kimg": self.sec_per_kimg(state),
+            "data_wait": data_wait,
             "seconds_left": rate * max(0, round(self.options.kimg * 1000) - state.images),
             "memory_bytes": peak_memory_bytes(self.device),
         }

@@ -21,7 +21,7 @@ from infostylegan.training.state import TrainingState
 STATS = "stats.jsonl"
 SCALARS = (
     "loss_g", "loss_d", "r1", "score_real", "score_fake", "spread", "spread_overall", "fade", "resolution",
-    "batch", "lr", "gamma", "sec_per_kimg", "memory_bytes", "skipped",
+    "batch", "lr", "gamma", "sec_per_kimg", "data_wait", "memory_bytes", "skipped",
 )  # fmt: skip
 
 
@@ -99,6 +99,7 @@ def status_line(record: dict[str, Any], ceilings: dict[str, float]) -> str:
         f"kimg {record['kimg']:<7.1f}",
         f"{record['resolution']}²{fade}",
         f"{record['sec_per_kimg']:.2f} s/kimg",
+        f"data {record['data_wait']:.0%}",
         format_bytes(record["memory_bytes"]),
         f"{format_time(record['seconds'])}, left {format_time(record['seconds_left'])}",
         *([f"nats {nats}"] if nats else []),

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from infostylegan.data import loading
 from infostylegan.data.errors import DataError
 from infostylegan.data.loading import ArrayDataset, BatchStream, permutation
 from infostylegan.data.pyramid import box_sums
@@ -209,3 +210,13 @@ def test_an_empty_set_and_a_rank_out_of_range_are_refused() -> None:
         BatchStream(in_memory(4), 0, rank=2, world_size=2)
     with pytest.raises(ValueError, match="must not be negative"):
         BatchStream(in_memory(4), 0).batch(-1, 2)
+
+
+def test_the_time_spent_on_a_batch_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([10.0, 10.25, 20.0, 20.5])
+    monkeypatch.setattr(loading.time, "perf_counter", lambda: next(clock))
+    stream = BatchStream(in_memory(4), 0)
+    assert stream.waited == 0
+    stream.batch(0, 2)
+    stream.batch(2, 2)
+    assert stream.waited == 0.75

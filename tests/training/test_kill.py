@@ -22,7 +22,7 @@ import train
 from dnnlib.files import read_jsonl
 from infostylegan.export import load_snapshot
 
-CLOCK = {"seconds", "sec_per_kimg", "seconds_left", "memory_bytes"}
+CLOCK = {"seconds", "sec_per_kimg", "seconds_left", "data_wait", "memory_bytes"}
 # 8² for 48 images, a fade to 16² for 96, then 16² to the end: 36 steps of 8, a checkpoint every third.
 OPTIONS = shlex.split(
     "--resolution 16 --fmap-base 64 --fmap-max 8 --latent-dim 16 --codes cat:3,bern:1,unif:1 --kimg 0.288 "

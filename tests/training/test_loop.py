@@ -20,7 +20,13 @@ from infostylegan.training.options import TrainingOptions
 from infostylegan.training.report import Reporter
 from infostylegan.training.state import TrainingState
 
-CLOCK = {"seconds", "sec_per_kimg", "seconds_left", "memory_bytes"}  # what may differ between equal runs
+CLOCK = {
+    "seconds",
+    "sec_per_kimg",
+    "seconds_left",
+    "data_wait",
+    "memory_bytes",
+}  # what may differ between equal runs
 
 
 def dataset(n=24, labels=False):
@@ -169,6 +175,7 @@ def test_the_statistics_say_where_the_run_was_and_what_it_lost(reference):
         for name in ("loss_g", "loss_d", "r1", "spread", "spread_overall", "seconds", "memory_bytes"):
             assert math.isfinite(r[name]), name
         assert r["skipped"] == 0
+        assert 0 < r["data_wait"] < 1
     assert [r["seconds"] for r in found] == sorted(r["seconds"] for r in found)
     assert found[-1]["seconds_left"] == 0
 

@@ -19,7 +19,8 @@ def record(**changes):
         "lr": 0.002, "gamma": 1.0, "loss_g": 1.0, "loss_d": 1.0, "r1": None,
         "score_real": 0.1, "score_fake": -0.1,
         "information": {"cat0": 0.916, "unif0": -0.5}, "spread": 0.81, "spread_overall": 0.9, "skipped": 0,
-        "seconds": 65.0, "sec_per_kimg": 1.234, "seconds_left": 3600.0, "memory_bytes": 3 * 2**30,
+        "seconds": 65.0, "sec_per_kimg": 1.234, "seconds_left": 3600.0, "data_wait": 0.034,
+        "memory_bytes": 3 * 2**30,
     }  # fmt: skip
     return {**values, **changes}
 
@@ -34,8 +35,9 @@ def reporter(tmp_path):
 
 def test_the_status_line_tells_where_the_run_is_and_each_code_beside_its_ceiling():
     line = status_line(record(), CEILINGS)
-    for part in ("tick 3", "kimg 60.0", "16² fade 0.40", "1.23 s/kimg", "3.0 GiB", "1m 05s, left 1h 00m 00s",
-                 "cat0 0.92/1.10", "unif0 -0.50/-0.23", "spread 0.81"):  # fmt: skip
+    for part in ("tick 3", "kimg 60.0", "16² fade 0.40", "1.23 s/kimg", "data 3%", "3.0 GiB",
+                 "1m 05s, left 1h 00m 00s", "cat0 0.92/1.10", "unif0 -0.50/-0.23",
+                 "spread 0.81"):  # fmt: skip
         assert part in line, part
     assert "skipped" not in line
     assert "skipped 2" in status_line(record(skipped=2), CEILINGS)
