@@ -65,10 +65,11 @@ def inception(batch: int, rounds: int, now: Callable[[], float]) -> None:
     from metrics.features.inception import FoldedInception, PlainInception, parameter_shapes
 
     draw = torch.Generator().manual_seed(0)
-    state = {
-        name: torch.rand(shape, generator=draw) * (0.05 if name.endswith("conv.weight") else 1.0) + 0.01
-        for name, shape in parameter_shapes().items()
-    }
+    state = {}
+    for name, shape in parameter_shapes().items():
+        state[name] = torch.rand(shape, generator=draw) + 0.5
+        if name.endswith("conv.weight"):  # of a scale that neither grows nor dies through 94 layers
+            state[name] = (state[name] - 1.0) * (24.0 / np.prod(shape[1:])) ** 0.5
     x = torch.rand(batch, 3, 299, 299, generator=draw) * 2 - 1
     plain, folded = PlainInception(state), FoldedInception(state)
     with torch.inference_mode():

@@ -127,6 +127,7 @@ def trace_of_root(a: np.ndarray, b: np.ndarray) -> float:
     """
     import torch  # here, because it is slow to load and the other functions do without
 
+    a, b = a.T, b.T  # the same, and laid out as LAPACK reads it
     factor, failed = scipy.linalg.lapack.dpotrf(a, lower=1, clean=1)
     pivots = np.diag(factor)
     if failed or not np.isfinite(pivots).all() or pivots.min() < PIVOT_FLOOR * pivots.max():

@@ -345,3 +345,32 @@ def test_mistakes_in_the_list_are_told_before_training_begins(
     assert result.exit_code == 2
     assert message in result.stderr
     assert not list(Path("runs").glob("*/network-snapshot-*"))
+
+
+def test_gray_images_and_a_generator_that_draws_by_label_are_measured(tmp_path: Path) -> None:
+    G = Generator(16, CODES, labels=3, channels=1, latent_dim=16, fmap_base=64, fmap_max=8, mapping_layers=1)
+    D = Discriminator(16, CODES, labels=3, channels=1, fmap_base=64, fmap_max=8)
+    path = tmp_path / "network-snapshot-000001.pkl"
+    save_snapshot(path, {"G": G, "D": D, "G_ema": G, "images": 1000})
+    ev = evaluate(path, data(channels=1), estimates=1)
+    measured = measure(ev, parse("fid32,pr16,memorisation16,ppl8,acm5,mig,betavae,factorvae,dci"), tmp_path)
+    assert [item.failure for item in measured if item.failure] == []
+    judged = next(item.record["results"] for item in measured if item.name == "acm5")
+    assert "acm_brightness" in judged
+    assert "acm_hue" not in judged
+    # Labels are drawn as often as the data have them.
+    drawn = torch.cat([ev.latents(CHUNK, number)[2] for number in range(40)])
+    share = np.bincount(drawn.numpy(), minlength=3) / len(drawn)
+    np.testing.assert_allclose(share, np.bincount(data().labels) / 120, atol=0.06)
+    (item,) = measure(evaluate(path, data(channels=1, labels=None)), parse("fid16"), tmp_path)
+    assert "draws by label" in item.failure
+
+
+def test_a_network_half_way_through_its_growth_is_measured_at_the_size_it_has(snapshot: Path) -> None:
+    G = Generator(16, CODES, latent_dim=16, fmap_base=64, fmap_max=8, mapping_layers=1)
+    G.set_growth(8, 0.5)
+    D = Discriminator(16, CODES, fmap_base=64, fmap_max=8)
+    save_snapshot(snapshot, {"G": G, "D": D, "G_ema": G, "images": 500})
+    measured = measure(evaluate(snapshot, estimates=1), parse("fid16,pr16,mig"), snapshot.parent)
+    assert [item.failure for item in measured if item.failure] == []
+    assert measured[0].record["protocol"]["resolution"] == 8
