@@ -136,7 +136,7 @@ def pack_eyepacs(
         except BadImage as error:
             return Made(None, {"skipped": str(error)})
         record = {
-            "crop": " ".join(map(str, made.crop)), "found": made.found,
+            "crop": " ".join(f"{value:g}" for value in made.crop), "found": made.found,
             "optic_disc": made.side, "mirrored": int(made.mirrored),
         }  # fmt: skip
         return Made(entry(made.pixels), record)

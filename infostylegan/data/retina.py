@@ -1,7 +1,7 @@
 """One photograph of a retina, of whatever size, made into a square that the disc fills.
 
 1. JPEG files are decoded at a half, a quarter or an eighth of their size ("draft": the decoder leaves out the
-   high frequencies), as long as the disc then keeps `GAP` of the pixels wanted.
+   high frequencies), as long as the disc then keeps the pixels wanted, or nearly (`GAP`).
 2. The disc is found (disc.py), and the square around it cut out; where it leaves the frame, black fills up.
 3. Lanczos reduction to resolution x resolution.
 4. Where asked for: mirrored so that the optic disc lies on the right; contrast evened out as B. Graham did.
@@ -19,11 +19,10 @@ from scipy import ndimage
 from infostylegan.data.disc import FOUND_AT, Disc, find_disc
 from infostylegan.data.images import BadImage, check_resolution, eight_bits, open_image, reasons
 
-# With a draft of 0.95 of the result's size the difference to a full decode is still below one gray level
-# (RMSE) on photographs with a camera's noise: benchmarks/prepare.py.
-GAP = 0.95
+# How large a draft must be, in sizes of the result, by how much it is reduced. With these the difference to a
+# full decode is below one gray level (RMSE) on photographs with a camera's noise: benchmarks/prepare.py.
+GAP = {8: 1.1, 4: 0.95, 2: 0.95}
 SMALLEST = 0.9  # a disc narrower than this share of the resolution is refused: images are not enlarged
-_USUAL = 0.8  # the disc's usual width, in longer sides of the frame: only decides at what size to look first
 _SNAP = 0.015  # a square this close to the frame, in sides, is the frame
 _SURE = 0.3  # by how much one side must win, of both sides' scores together
 _GRAHAM_RADIUS = 0.9  # of the disc's: what lies outside is gray
@@ -45,14 +44,15 @@ class Recipe:
 class Prepared:
     """A photograph made square, uint8 [3, R, R], and what was done to it.
 
-    crop      left, top, right, bottom of the square, in pixels of the photograph (turned as EXIF says)
+    crop      left, top, right, bottom of the square, in pixels of the photograph (turned as EXIF says); to a
+              hundredth, which is what was cut
     found     how the square was found: Disc.kind
     side      where the optic disc is seen, before any mirroring: "left", "right", "" if unsure or not asked
     mirrored  whether left and right were exchanged
     """
 
     pixels: np.ndarray
-    crop: tuple[int, int, int, int]
+    crop: tuple[float, float, float, float]
     found: str
     side: str = ""
     mirrored: bool = False
@@ -67,14 +67,14 @@ def prepare(content: bytes, recipe: Recipe) -> Prepared:
         if disc is None:
             raise BadImage("all dark: no retina to be seen")
         disc = disc.scaled(reduction * scale)
-        left, top, side = _square(disc, width, height)
+        left, top, side = (round(value, 2) for value in _square(disc, width, height))
         if side < SMALLEST * recipe.resolution:
             raise BadImage(f"the disc is {side:.0f} pixels wide, less than {recipe.resolution}")
         finer = _draft(content, recipe.resolution, side)
         if finer < scale:
             image, scale, _ = _decode(content, finer)
         pixels = cut_square(image, left / scale, top / scale, side / scale, recipe.resolution)
-    crop = (round(left), round(top), round(left + side), round(top + side))
+    crop = (left, top, round(left + side, 2), round(top + side, 2))
     seen = optic_side(pixels) if recipe.canonical_side else ""
     mirrored = seen == "left"
     if mirrored:
@@ -87,11 +87,11 @@ def prepare(content: bytes, recipe: Recipe) -> Prepared:
 def _draft(content: bytes, resolution: int, side: float | None) -> int:
     """By how much the decoder may reduce a JPEG file: 1, 2, 4 or 8.
 
-    side  of the square, in pixels; None where it is not known yet
+    side  of the square, in pixels; None: not known yet, so guessed
     """
     with open_image(io.BytesIO(content)) as image:
-        side = _USUAL * max(image.size) if side is None else side
-    return next((scale for scale in (8, 4, 2) if side >= GAP * resolution * scale), 1)
+        side = min(image.size) if side is None else side  # most discs are as high as the frame
+    return next((scale for scale, gap in GAP.items() if side >= gap * resolution * scale), 1)
 
 
 def _decode(content: bytes, scale: int) -> tuple[Image.Image, int, tuple[int, int]]:
