@@ -18,6 +18,7 @@ from typing import Any
 import safetensors.torch
 
 from dnnlib.files import atomic_write
+from infostylegan.export.building import build_network
 from infostylegan.export.errors import SnapshotError
 from infostylegan.export.tensors import load_tensors, save_folder, save_tensors
 from infostylegan.networks import Discriminator, Generator
@@ -30,9 +31,7 @@ KINDS: dict[str, type[Generator] | type[Discriminator]] = {
 
 def rebuild_network(kind: str, config: str, weights: bytes) -> Generator | Discriminator:
     """A network from its kind, its configuration (JSON) and its weights (safetensors), in eval mode."""
-    network = KINDS[kind].from_config(json.loads(config))
-    network.load_state_dict(safetensors.torch.load(weights))
-    return network.eval().requires_grad_(False)
+    return build_network(KINDS[kind], json.loads(config), safetensors.torch.load(weights))
 
 
 # Files name it by this place, whatever module it lives in.

@@ -15,6 +15,7 @@ import safetensors
 import safetensors.torch
 
 from dnnlib.files import atomic_write
+from infostylegan.export.building import build_network
 from infostylegan.export.card import model_card
 from infostylegan.export.errors import SnapshotError
 from infostylegan.networks import Generator
@@ -79,8 +80,7 @@ def load_tensors(path: Path) -> dict[str, Any]:
             raise SnapshotError(
                 f"{source}: format {version!r}; this version reads {FORMAT}: update infostylegan"
             )
-        generator = Generator.from_config(about["generator"])
-        generator.load_state_dict(tensors)
+        generator = build_network(Generator, about["generator"], tensors)
     except SnapshotError:
         raise
     except Exception as error:
@@ -89,4 +89,4 @@ def load_tensors(path: Path) -> dict[str, Any]:
             f"{path}: its weights and configuration do not fit, or are damaged ({line})"
         ) from error
     plain = {key: value for key, value in about.items() if key not in ("format", "generator", *NETWORKS)}
-    return {"G_ema": generator.eval().requires_grad_(False), **plain}
+    return {"G_ema": generator, **plain}

@@ -145,6 +145,22 @@ def test_weights_that_do_not_fit_the_configuration_are_refused(tmp_path, G):
             load_generator(tmp_path / "g")
 
 
+@pytest.mark.parametrize(
+    "greed",
+    [{"labels": 10**14}, {"fmap_base": 10**12, "fmap_max": 10**9}, {"mapping_layers": 10**12},
+     {"noise_dim": 10**11}, {"mapping_layers": "many"}],
+)  # fmt: skip
+def test_a_configuration_that_asks_for_more_memory_than_its_weights_is_refused_before_it_is_taken(
+    tmp_path, G, greed
+):
+    save_folder(tmp_path / "g", {"G_ema": G})
+    config = json.loads((tmp_path / "g" / "config.json").read_text())
+    config["generator"] |= greed
+    damage(tmp_path / "g", "config.json", json.dumps(config))
+    with pytest.raises(SnapshotError, match="do not fit"):
+        load_generator(tmp_path / "g")
+
+
 def test_tensors_of_another_program_and_an_empty_folder_are_refused(tmp_path):
     import safetensors.torch
 
