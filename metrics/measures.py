@@ -447,16 +447,15 @@ def run_probe(ev: Evaluation, request: Request) -> Outcome:
     for name, values in usable(ev, ev.known(), outcome.notes).items():
         if classify(name, values)[1]:
             continue  # a number, and no class
-        ordered = "grade" in name or (name == "label" and len(ev.dataset.label_names or ()) == 5)
-        found = linear_probe(
-            ev.reading.hidden[rows], values[rows], groups=groups, ordered=ordered, seed=ev.seed
-        )
+        found = linear_probe(ev.reading.hidden[rows], values[rows], groups=groups, seed=ev.seed)
         outcome.results[f"probe_{name}"] = found.value
         outcome.interval[f"probe_{name}"] = found.interval
         outcome.results[f"probe_{name}_majority"] = found.majority
+        outcome.results[f"probe_{name}_balanced"] = found.balanced
         outcome.results[f"probe_{name}_kappa"] = found.kappa
+        outcome.results[f"probe_{name}_quadratic_kappa"] = found.quadratic_kappa
         outcome.protocol[f"probe_{name}"] = {
-            "train": found.train, "held_out": found.held_out, "balanced": found.balanced, "ordered": ordered,
+            "train": found.train, "held_out": found.held_out,
             "split": "by class" if groups is None else "by patient",
             "confusion": found.confusion.tolist(),
         }  # fmt: skip

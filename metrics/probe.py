@@ -19,7 +19,10 @@ class LinearProbe:
     value: float  # accuracy on held-out samples
     interval: tuple[float, float]  # Wilson's, 95 %
     balanced: float  # mean over classes of the share found of each
-    kappa: float  # Cohen's, quadratically weighted where the classes are ordered: the measure for grades
+    kappa: float  # Cohen's: agreement beyond chance
+    quadratic_kappa: (
+        float  # the same, a mistake weighted by the square of its size: for grades, in their order
+    )
     majority: float  # accuracy of always saying the commonest class
     train: int
     held_out: int
@@ -33,7 +36,6 @@ def linear_probe(
     *,
     held_out: float | ArrayLike = 0.25,
     groups: ArrayLike | None = None,
-    ordered: bool = False,
     seed: int = 0,
 ) -> LinearProbe:
     """Logistic regression on standardised features [N, F], scored on held-out samples.
@@ -41,7 +43,6 @@ def linear_probe(
     labels    [N], classes
     held_out  a share, taken class by class; or bool [N]: the samples to hold out
     groups    [N], such as patients: none is on both sides of the split
-    ordered   classes are grades: κ is weighted quadratically
 
     Standardisation and penalty (by accuracy, 3 folds) are learned from the other samples. Raises MetricError
     for labels of another length, and names a class that has no sample to learn from.
@@ -100,7 +101,8 @@ def linear_probe(
         right.value,
         right.interval,
         _balanced(true, said),
-        float(cohen_kappa_score(true, said, weights="quadratic" if ordered else None)),
+        float(cohen_kappa_score(true, said)),
+        float(cohen_kappa_score(true, said, weights="quadratic")),
         float((true == counts.argmax()).mean()),
         int(learn.sum()),
         int(held.sum()),

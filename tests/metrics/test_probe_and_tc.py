@@ -11,6 +11,7 @@ from metrics import (
     aggregate_total_correlation,
     conditional_total_correlation,
     linear_probe,
+    mig,
     rank_agreement,
 )
 from metrics.errors import MetricError
@@ -48,14 +49,15 @@ def test_accuracy_of_two_overlapping_classes_is_that_of_the_best_line():
 
 def test_its_figures_are_those_of_the_confusion_it_reports():
     x, y = blobs(spread=3.0)
-    found = linear_probe(x, y, ordered=True)
+    found = linear_probe(x, y)
     c = found.confusion
     assert c.sum() == found.held_out == 600 - found.train
     assert found.value == pytest.approx(np.trace(c) / c.sum())
     assert found.balanced == pytest.approx((np.diag(c) / c.sum(axis=1)).mean())
     w = (np.arange(3)[:, None] - np.arange(3)) ** 2
     chance = np.outer(c.sum(axis=1), c.sum(axis=0)) / c.sum()
-    assert found.kappa == pytest.approx(1 - (w * c).sum() / (w * chance).sum())
+    assert found.quadratic_kappa == pytest.approx(1 - (w * c).sum() / (w * chance).sum())
+    assert found.kappa == pytest.approx(1 - (c.sum() - np.trace(c)) / (c.sum() - np.trace(chance)))
     assert found.interval[0] < found.value < found.interval[1]
 
 
@@ -132,6 +134,36 @@ def test_an_image_that_shows_the_sum_of_two_coins_has_half_a_bit():
     found = conditional_total_correlation(c, c.sum(axis=1))
     assert found.value == pytest.approx(LOG2 / 2, abs=0.03)
     assert abs(found.value - LOG2 / 2) < 4 * found.error
+
+
+def test_entangled_codes_that_the_image_tells_have_no_total_correlation_either():
+    # The image shows c1 xor c2, and c2: turning c2 always changes both, and TC is 0 all the same.
+    rng = np.random.default_rng(4)
+    c = rng.integers(0, 2, (3000, 2))
+    shown = np.stack([c[:, 0] ^ c[:, 1], c[:, 1]], axis=1)
+    assert conditional_total_correlation(c, shown).value == pytest.approx(0, abs=0.01)
+    q = [DiscreteQ(np.eye(2)[c[:, i]]) for i in (0, 1)]
+    found = mig(q, {"a1": shown[:, 0], "a2": shown[:, 1]})
+    assert found.information[0] == pytest.approx([0, 0], abs=0.002)  # no code alone tells anything of a1
+
+
+def test_the_gap_of_the_bound_is_total_correlation_plus_what_q_misses_of_each_code():
+    # The identity behind Lemma 3.1, by enumeration: a random channel and a random Q that factorises.
+    rng = np.random.default_rng(0)
+    given_c = rng.dirichlet(np.ones(5) * 0.3, (2, 3))  # p(x | c1, c2)
+    joint = given_c / 6
+    px = joint.sum(axis=(0, 1))
+    true = joint / px  # p(c1, c2 | x)
+    one, two = true.sum(axis=1), true.sum(axis=0)
+    q1, q2 = rng.dirichlet(np.ones(2), 5).T, rng.dirichlet(np.ones(3), 5).T
+    information = (joint * np.log(true * 6)).sum()
+    bound = (joint * (np.log(q1)[:, None] + np.log(q2)[None])).sum() + np.log(6)
+    tc = (joint * np.log(true / (one[:, None] * two[None]))).sum()
+    missed = (px * (one * np.log(one / q1)).sum(axis=0)).sum() + (
+        px * (two * np.log(two / q2)).sum(axis=0)
+    ).sum()
+    assert information - bound == pytest.approx(tc + missed)
+    assert tc > 0.01
 
 
 def test_codes_that_leave_no_trace_in_the_image_have_none_either():
