@@ -15,10 +15,10 @@ from scipy.special import logsumexp
 from metrics.errors import MetricError
 from metrics.information import equal_width_bins
 from metrics.posteriors import PosteriorRows, check_posteriors
-from metrics.tables import read_codes
+from metrics.tables import check_classes, read_codes
 
 CHUNK = 1 << 22  # densities held at a time
-FEWEST = 10  # samples of each value of a code that a model can be fitted and stopped with
+ENOUGH = 10  # samples of each value from which some are set aside to tell when to stop learning
 
 
 @dataclass(frozen=True)
@@ -84,15 +84,11 @@ def conditional_total_correlation(
         size = int(label.max()) + 1
         if size == 1:
             return np.zeros(len(held))
-        counts = np.bincount(label[learn], minlength=size)
-        if counts.min() < FEWEST:
-            raise MetricError(
-                f"code {i}: one of its {size} values occurs {counts.min()} times among {len(learn)} samples "
-                f"to learn from, and {FEWEST} are needed; give more samples"
-            )
+        check_classes(f"code {i}", label[learn], size)
+        rarest = int(np.bincount(label[learn]).min())
         model = HistGradientBoostingClassifier(
             max_iter=rounds,
-            early_stopping=True,
+            early_stopping=rarest >= ENOUGH,
             validation_fraction=0.15,
             learning_rate=0.1,
             max_leaf_nodes=15,
