@@ -63,7 +63,7 @@ def studio(
         port = listener.getsockname()[1]
         access = Access(cookie=f"studio-{port}", hosts=allowed_hosts(host, names))
         app = make_app(model, studies or snapshot.parent / "studies", access)
-        shown = "127.0.0.1" if host in ("0.0.0.0", "") else f"[{host.strip('[]')}]" if ":" in host else host
+        shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
         address = f"http://{shown}:{port}/?token={access.token}"
         if not is_loopback(host):
             click.echo(

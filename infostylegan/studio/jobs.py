@@ -113,7 +113,7 @@ class Jobs:
     def start(self, kind: str, work: Work) -> Job:
         """Begin `work`. Raises Busy while another job is running."""
         with self._mutex:
-            if any(job.state == "running" for job in self._jobs.values()):
+            if self.running is not None:
                 raise Busy("something else is being made; wait for it or cancel it")
             job = Job(kind)
             self._jobs[job.id] = job
@@ -126,8 +126,8 @@ class Jobs:
         return self._jobs.get(id)
 
     @property
-    def busy(self) -> bool:
-        return any(job.state == "running" for job in list(self._jobs.values()))
+    def running(self) -> Job | None:
+        return next((job for job in list(self._jobs.values()) if job.state == "running"), None)
 
     def close(self) -> None:
         """Call off whatever runs, and wait for it."""

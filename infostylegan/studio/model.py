@@ -30,6 +30,7 @@ Pixels = npt.NDArray[np.uint8]
 MAX_SEED = 2**32 - 1
 MAX_PSI = 1.5
 STRIP = 7  # pictures of a continuous code's strip
+STRIP_MOST = 12  # and of a category's, however many values it has
 
 
 class BadSettings(ValueError):  # noqa: N818  named for what it is
@@ -71,7 +72,9 @@ class Model:
 
     def describe(self) -> dict[str, Any]:
         """What the page needs to know of the generator, as plain data."""
-        labels = self.label_names or [str(i) for i in range(self.G.labels)]
+        labels = self.label_names
+        if len(labels) != self.G.labels:
+            labels = [str(i) for i in range(self.G.labels)]
         return {
             "name": self.snapshot.stem,
             "run": self.snapshot.resolve().parent.name,
@@ -147,6 +150,15 @@ class Model:
 def with_code(settings: Settings, index: int, value: float) -> Settings:
     codes = (*settings.codes[:index], value, *settings.codes[index + 1 :])
     return replace(settings, codes=codes)
+
+
+def strip_values(code: Code) -> list[float]:
+    """The values that the strip of a code shows; the page counts in the same way."""
+    if code.kind == "unif":
+        return [float(value) for value in code.traversal(STRIP)]
+    values = len(code.traversal())
+    shown = min(values, STRIP_MOST)
+    return [float(i * (values - 1) // (shown - 1)) for i in range(shown)]
 
 
 def encode_png(pixels: Pixels, about: Mapping[str, Any] | None = None) -> bytes:

@@ -24,13 +24,13 @@ from infostylegan.data.images import BadImage
 from infostylegan.studio.jobs import Busy, Job, Jobs
 from infostylegan.studio.model import (
     MAX_SEED,
-    STRIP,
     BadSettings,
     Model,
     Pixels,
     Settings,
     encode_png,
     number_within,
+    strip_values,
     with_code,
 )
 from infostylegan.studio.photograph import MAX_BYTES
@@ -115,10 +115,10 @@ class Studio:
         if name not in self.model.G.codes.names:
             raise BadSettings(f"this generator has no code {str(name)[:40]!r}")
         index = self.model.G.codes.names.index(name)
-        values = self.model.G.codes[index].traversal(STRIP)
+        values = strip_values(self.model.G.codes[index])
 
         def paint() -> bytes:
-            swept = [with_code(settings, index, float(value)) for value in values]
+            swept = [with_code(settings, index, value) for value in values]
             return encode_png(np.concatenate(list(self.pixels(swept)), axis=1))
 
         return Response(await self.draw(request, paint), media_type="image/png")
@@ -137,7 +137,7 @@ class Studio:
     async def start_photo(self, request: Request) -> Response:
         """Project the body, an image file, or `?data=INDEX`, an image of the data set."""
         query = request.query_params
-        if self._uploading or self.jobs.busy:  # before reading, so that one upload at a time is in memory
+        if self._uploading or self.jobs.running:  # before reading, so that one upload at a time is in memory
             raise Busy("something else is being made; wait for it or cancel it")
         self._uploading = True
         try:
@@ -158,6 +158,11 @@ class Studio:
         document = await read_json(request)
         snapshot = self.model.snapshot
         return started(self.jobs.start("study", lambda job: self.studies.create(job, snapshot, document)))
+
+    async def running(self, request: Request) -> Response:
+        """The job under way, if any: a page that is opened anew takes it up."""
+        job = self.jobs.running
+        return JSONResponse({"running": job.public() if job else None})
 
     async def job(self, request: Request) -> Response:
         job = self.jobs.get(request.path_params["id"])
@@ -205,8 +210,8 @@ class Studio:
         return JSONResponse(await run_in_threadpool(self.studies.vote, name, rater, item, answer))
 
     async def row(self, request: Request) -> Response:
-        study = await run_in_threadpool(self.studies.open, request.path_params["name"])
-        return FileResponse(study.image(request.path_params["item"]), media_type="image/png")
+        name, item = request.path_params["name"], request.path_params["item"]
+        return FileResponse(await run_in_threadpool(self.studies.row, name, item), media_type="image/png")
 
     async def score(self, request: Request) -> Response:
         return JSONResponse(await run_in_threadpool(self.studies.score, request.path_params["name"]))
@@ -229,6 +234,7 @@ def make_app(model: Model, studies: Path, access: Access) -> Starlette:
         Route("/api/seed/{seed:int}", studio.seed),
         Route("/api/data/{index:int}", studio.real),
         Route("/api/photos/{id}", studio.photo),
+        Route("/api/jobs", studio.running),
         Route("/api/jobs/photo", studio.start_photo, methods=["POST"]),
         Route("/api/jobs/walk", studio.start_walk, methods=["POST"]),
         Route("/api/jobs/study", studio.start_study, methods=["POST"]),

@@ -11,12 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from infostylegan.export.tensors import WEIGHTS
 from infostylegan.studio.jobs import Job
 from metrics.errors import MetricError
 from metrics.study import Rated, Study
 
 MAX_SAMPLES = 500
 MAX_ATTRIBUTE = 120  # characters
+MAX_MEMORY = 4 << 30  # bytes of images, which are all drawn before the first row is written
 
 
 class Studies:
@@ -49,6 +51,14 @@ class Studies:
                 {"name": name, "attribute": study.attribute, "rows": len(study.items), "raters": raters}
             )
         return found
+
+    def row(self, name: str, item: str) -> Path:
+        """The picture of a row. Raises MetricError for anything that is no row of the study."""
+        path = self.open(name).image(item)
+        # study.json may have come from elsewhere, and its items' names with it.
+        if path.resolve().parent != (self.folder / name / "rows").resolve() or not path.is_file():
+            raise MetricError(f"{name}: has no picture of row {item[:60]!r}")
+        return path
 
     def progress(self, name: str, rater: str) -> dict[str, Any]:
         """Where a rater stands: votes given, and the rows to come in this rater's order.
@@ -97,10 +107,15 @@ class Studies:
         if type(seed) is not int or not 0 <= seed < 2**32:
             raise MetricError("seed: a whole number from 0 to 4294967295")
         folder = self.folder / self._free_name(str(request.get("name") or attribute))
-        rated = Rated.load(snapshot, str(request.get("code", "")))
+        # What is digested for the record is one file.
+        file = snapshot / WEIGHTS if snapshot.is_dir() else snapshot
+        rated = Rated.load(file, str(request.get("code", "")))
         # Most of the time goes into drawing, which Study.create does not report.
-        images = (samples * len(rated.G.codes[rated.G.codes.names.index(rated.code)].traversal())) or 1
-        drawn = 0
+        values = len(rated.G.codes[rated.G.codes.names.index(rated.code)].traversal())
+        images, drawn = samples * values, 0
+        most = MAX_MEMORY // (values * rated.G.channels * int(rated.G.grown_resolution) ** 2 * 4)
+        if samples > most:
+            raise MetricError(f"samples {samples}: at this resolution at most {most} fit into memory")
 
         def count(module: Any, inputs: Any, output: Any) -> None:
             nonlocal drawn

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from infostylegan.studio import server
 from infostylegan.studio.model import Model
+from metrics.__main__ import main as metrics_command
 
 from .conftest import picture, pixels, serving  # isort: skip
 
@@ -285,6 +287,18 @@ def test_a_projection_is_cancelled_from_the_page(open_page, monkeypatch):
     assert shown(page)["photo"] is None
 
 
+def test_a_page_opened_anew_takes_up_what_is_under_way_and_can_cancel_it(open_page, monkeypatch):
+    monkeypatch.setattr("infostylegan.studio.photos.STEPS", 100_000)
+    page = open_page()
+    page.set_input_files("#file", {"name": "a.png", "mimeType": "image/png", "buffer": picture()})
+    page.wait_for_function("() => document.getElementById('photo-progress').value > 0")
+    page.reload()
+    page.wait_for_function("() => document.getElementById('photo-progress').value > 0")
+    page.locator("#photo-cancel").click()
+    page.wait_for_selector("#photo-job", state="hidden")
+    assert page.locator("#drop").is_visible()
+
+
 def test_a_film_is_made_shown_and_saved(open_page):
     page = open_page()
     page.locator("#walk-what").select_option("unif1")
@@ -362,12 +376,24 @@ def test_a_study_is_made_rated_by_keyboard_by_two_readers_and_scored_as_on_the_c
     assert list(study.votes("ben").values()) == [True, False] * 4
     records = (tmp_path / "studies" / "melanin" / "ratings" / "anna.jsonl").read_text().splitlines()
     assert len(records) == 10  # eight votes, one more that was taken back, and its taking back
-    score = study.score().models[0]
-    assert score.cohen is not None
-    for number in (score.acm.value, score.acm.margin, *score.acm.interval, score.cohen.observed):
-        assert re.search(rf"\b{100 * number:.1f} %", shown_score), number
-    for agreement in (score.fleiss, score.ac1):
-        assert f"{agreement.value:.3f}" in shown_score
+    command = CliRunner().invoke(metrics_command, ["acm", "score", str(study.folder)])
+    assert command.exit_code == 0, command.output
+    told = re.findall(r"\d+\.\d%|(?<=κ )-?\d\.\d\d|(?<=AC1 )-?\d\.\d\d|\b\d+ of \d+\b", command.stdout)
+    assert len(told) >= 20
+    for figure in told:
+        assert figure in shown_score, figure
+
+
+def test_figures_are_rounded_as_python_rounds_them(open_page):
+    page = open_page()
+    draw = np.random.default_rng(0)
+    shares = [0.8125, 0.1875, 0.5625, 0.4375, 0.0625, 0.0, 1.0, 0.9995, 0.14350000000000002]
+    shares += [k / n for n in (8, 16, 80, 100, 800) for k in range(n + 1)] + list(draw.random(500))
+    source = (server.STATIC / "study.js").read_text()
+    start = source.index("function fixed(")
+    fixed = source[start : source.index("\n}\n", start) + 2]
+    found = page.evaluate(f"(all) => {{ {fixed} return all.map((x) => fixed(100 * x, 1)); }}", shares)
+    assert found == [f"{share:.1%}".rstrip("%") for share in shares]
 
 
 def test_a_held_key_or_a_key_typed_elsewhere_gives_no_vote(open_page, client, tmp_path):

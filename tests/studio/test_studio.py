@@ -19,6 +19,7 @@ from infostylegan.studio import server, studies
 from infostylegan.studio.jobs import KEPT, Busy, FairLock, Jobs
 from infostylegan.studio.model import Model
 from infostylegan.studio.security import Access
+from metrics.errors import MetricError
 from metrics.study import Study
 
 from .conftest import open_client, picture, pixels, raw, settings, wait  # isort: skip
@@ -138,6 +139,19 @@ def test_a_generator_without_a_discriminator_projects_too(snapshot, tmp_path, ac
     save_generator(tmp_path / "alone.pkl", load_generator(snapshot))
     with open_client(server.make_app(Model(tmp_path / "alone.pkl"), tmp_path, access), access) as client:
         assert wait(client, client.post("/api/jobs/photo", content=picture()).json())["state"] == "done"
+
+
+def test_an_exported_folder_is_played_and_studied_as_its_snapshot_is(snapshot, tmp_path, access, client):
+    from infostylegan.export import load_snapshot
+    from infostylegan.export.tensors import save_folder
+
+    save_folder(tmp_path / "export", load_snapshot(snapshot))
+    app = server.make_app(Model(tmp_path / "export"), tmp_path, access)
+    with open_client(app, access) as other:
+        assert np.array_equal(image(other, seed=3), image(client, seed=3))
+        assert other.get("/api/model").json()["codes"] == client.get("/api/model").json()["codes"]
+        wish = {"code": "unif1", "attribute": "hue", "samples": 1, "seed": 0}
+        assert wait(other, other.post("/api/jobs/study", json=wish).json())["state"] == "done"
 
 
 def test_a_slider_is_served_between_the_steps_of_a_projection_and_the_projection_can_be_called_off(
@@ -401,12 +415,47 @@ def test_one_job_runs_at_a_time_and_only_the_last_few_are_kept():
         jobs.start("x", lambda job: None)
     go.set()
     for _ in range(KEPT + 2):
-        while jobs.busy:
+        while jobs.running:
             time.sleep(0.001)
         last = jobs.start("x", lambda job: None)
     assert jobs.get(first.id) is None
     assert jobs.get(last.id) is last
     jobs.close()
+
+
+def test_a_strip_of_a_category_with_many_values_stays_short():
+    from infostylegan.codes import Categorical
+    from infostylegan.studio.model import strip_values
+
+    assert strip_values(Categorical(3)) == [0, 1, 2]
+    many = strip_values(Categorical(1000))
+    assert len(many) == 12
+    assert (many[0], many[-1]) == (0, 999)
+    assert many == sorted(set(many))
+
+
+def test_a_study_that_would_not_fit_into_memory_is_refused_before_it_is_drawn(client, monkeypatch):
+    monkeypatch.setattr(studies, "MAX_MEMORY", 4 * 8 * 3 * 16 * 16 * 10)
+    for samples, state in ((10, "done"), (11, "failed")):
+        wish = {"code": "unif0", "attribute": "hue", "samples": samples, "seed": 0}
+        job = wait(client, client.post("/api/jobs/study", json=wish).json())
+        assert job["state"] == state
+    assert "at most 10" in job["error"]
+
+
+def test_a_study_from_elsewhere_cannot_name_files_outside_its_rows(client, study, tmp_path):
+    folder = tmp_path / "studies" / study
+    (folder / "secret.png").write_bytes(picture())
+    content = json.loads((folder / "study.json").read_text())
+    content["items"]["../secret"] = next(iter(content["items"].values()))
+    (folder / "study.json").write_text(json.dumps(content))
+    found = raw(
+        client.app, f"/api/studies/{study}/rows/../secret",
+        headers=[("Host", "localhost"), ("Cookie", f"studio-test={client.cookies['studio-test']}")],
+    )  # fmt: skip
+    assert found[0] in (400, 404)
+    with pytest.raises(MetricError, match="no picture"):
+        client.app.state.studio.studies.row(study, "../secret")
 
 
 # ---- the command ---------------------------------------------------------------------------------------
@@ -466,6 +515,15 @@ def test_the_command_prints_an_address_that_opens_the_page_and_ends_at_once_with
     finally:
         process.kill()
     assert (process.returncode, err) == (0, "")
+
+
+def test_a_missing_extra_is_named_with_the_command_that_installs_it(snapshot, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    result = run(snapshot)
+    assert result.exit_code == 2
+    assert "pip install 'infostylegan[studio]'" in result.stderr
 
 
 def test_a_cookie_of_one_studio_does_not_open_another(app, access):

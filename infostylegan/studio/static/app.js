@@ -1,6 +1,6 @@
 import { askJson, attempt, byId, notice } from "./api.js";
-import { openExplore } from "./explore.js";
-import { openStudy } from "./study.js";
+import * as explore from "./explore.js";
+import * as study from "./study.js";
 
 const TABS = ["explore", "study"];
 
@@ -34,5 +34,7 @@ attempt(async () => {
   const trained = model.images ? `, ${Math.round(model.images / 1000).toLocaleString("en")} thousand images` : "";
   byId("model").textContent = `${model.run} / ${model.name} (${model.resolution}²${trained})`;
   select(location.hash.startsWith("#study") ? "study" : "explore");
-  await Promise.all([openExplore(model), openStudy(model, () => select("study"))]);
+  await Promise.all([explore.openExplore(model), study.openStudy(model, () => select("study"))]);
+  const { running } = await askJson("/api/jobs");
+  if (running) await Promise.all([explore.takeUp(running), study.takeUp(running)]);
 })().catch((error) => notice(error.message));

@@ -3,6 +3,7 @@
 import { askBlob, askJson, attempt, byId, download, element, follow, notice, show } from "./api.js";
 
 const STRIP = 7; // pictures of a continuous code's strip, as the studio draws it
+const STRIP_MOST = 12; // and of a category's
 const SIDES = ["A", "B"];
 
 let model;
@@ -370,9 +371,11 @@ let stripAddress = null;
 let stripWaiting;
 const stripPainter = new Painter("/api/strip", drawStrip);
 
-const stripValues = (code) => (code.kind === "unif"
-  ? [...Array(STRIP).keys()].map((i) => -1 + (2 * i) / (STRIP - 1))
-  : [...Array(code.values).keys()]);
+function stripValues(code) {
+  if (code.kind === "unif") return [...Array(STRIP).keys()].map((i) => -1 + (2 * i) / (STRIP - 1));
+  const shown = Math.min(code.values, STRIP_MOST);
+  return [...Array(shown).keys()].map((i) => Math.floor((i * (code.values - 1)) / (shown - 1)));
+}
 
 function chooseStrip(code) {
   if (stripCode === code) return;
@@ -479,12 +482,16 @@ function offerReals() {
 
 const project = attempt(async (file, index) => {
   const where = index === undefined ? "" : `?data=${index}`;
+  await followPhotograph(() => askJson(`/api/jobs/photo${where}`, { method: "POST", body: file }));
+});
+
+async function followPhotograph(begin) {
   byId("drop").hidden = true;
   try {
     const preview = byId("photo-preview");
     preview.removeAttribute("src");
     let seen = 0;
-    const started = await askJson(`/api/jobs/photo${where}`, { method: "POST", body: file });
+    const started = await begin();
     const words = (job) => (job.total ? `Looking for its likeness: step ${job.done} of ${job.total}` : "Reading the photograph");
     const job = await follow("photo", started, words, async (now) => {
       if (now.previews === seen) return;
@@ -502,7 +509,7 @@ const project = attempt(async (file, index) => {
   } finally {
     byId("drop").hidden = false;
   }
-});
+}
 
 // ---- a walk ---------------------------------------------------------------------------------------------
 
@@ -519,21 +526,31 @@ function buildWalk() {
       ...clone(settings()), sweep: what.value || null,
       seconds: Number(byId("walk-seconds").value), fps: Number(byId("walk-fps").value),
     };
-    byId("walk").disabled = true;
-    byId("film").hidden = true;
-    try {
-      const started = await askJson("/api/jobs/walk", { method: "POST", json: wish });
-      const job = await follow("walk", started, (now) => (now.total ? `Frame ${now.done} of ${now.total}` : "Drawing"));
-      if (!job) return;
-      film = await askBlob(`/api/jobs/${job.id}/file`);
-      await show(byId("film-image"), film);
-      byId("film").hidden = false;
-      byId("film").scrollIntoView({ block: "nearest" });
-    } finally {
-      byId("walk").disabled = false;
-    }
+    await followWalk(() => askJson("/api/jobs/walk", { method: "POST", json: wish }));
   });
   byId("film-save").onclick = () => {
     if (film) download(film, `${model.run}-walk.webp`);
   };
 }
+
+async function followWalk(begin) {
+  byId("walk").disabled = true;
+  byId("film").hidden = true;
+  try {
+    const started = await begin();
+    const job = await follow("walk", started, (now) => (now.total ? `Frame ${now.done} of ${now.total}` : "Drawing"));
+    if (!job) return;
+    film = await askBlob(`/api/jobs/${job.id}/file`);
+    await show(byId("film-image"), film);
+    byId("film").hidden = false;
+    byId("film").scrollIntoView({ block: "nearest" });
+  } finally {
+    byId("walk").disabled = false;
+  }
+}
+
+// A job that was under way before this page was opened.
+export const takeUp = attempt(async (job) => {
+  if (job.kind === "photo") await followPhotograph(async () => job);
+  if (job.kind === "walk") await followWalk(async () => job);
+});

@@ -89,24 +89,31 @@ function buildForm() {
   byId("new-study").hidden = !model.codes.length;
   byId("new-study").addEventListener("submit", (event) => {
     event.preventDefault();
-    attempt(async () => {
-      byId("create").disabled = true;
-      try {
-        const wish = {
-          code: code.value, attribute: attribute.value,
-          samples: Number(byId("new-samples").value), seed: Number(byId("new-seed").value),
-        };
-        const started = await askJson("/api/jobs/study", { method: "POST", json: wish });
-        const job = await follow("study", started, (now) => (
-          now.total ? `Drawing the rows: image ${now.done} of ${now.total}` : "Reading the snapshot"));
-        await list();
-        if (job) notice("The study is ready.");
-      } finally {
-        byId("create").disabled = false;
-      }
-    })();
+    const wish = {
+      code: code.value, attribute: attribute.value,
+      samples: Number(byId("new-samples").value), seed: Number(byId("new-seed").value),
+    };
+    attempt(() => followStudy(() => askJson("/api/jobs/study", { method: "POST", json: wish })))();
   });
 }
+
+async function followStudy(begin) {
+  byId("create").disabled = true;
+  try {
+    const started = await begin();
+    const job = await follow("study", started, (now) => (
+      now.total ? `Drawing the rows: image ${now.done} of ${now.total}` : "Reading the snapshot"));
+    if (!byId("study-list").hidden) await list();
+    if (job) notice("The study is ready.");
+  } finally {
+    byId("create").disabled = false;
+  }
+}
+
+// A job that was under way before this page was opened.
+export const takeUp = attempt(async (job) => {
+  if (job.kind === "study") await followStudy(async () => job);
+});
 
 // ---- rating ---------------------------------------------------------------------------------------------
 
@@ -239,7 +246,19 @@ function onKey(event) {
 
 // ---- the result -----------------------------------------------------------------------------------------
 
-const percent = (share) => `${(100 * share).toFixed(1)} %`;
+// As Python rounds, so that the page shows the very figures of `python -m metrics acm score`: from the exact
+// value of the double, halves to the even digit (toFixed takes halves up).
+function fixed(value, digits) {
+  const near = value.toFixed(digits);
+  const [, fraction] = Math.abs(value).toFixed(100).split(".");
+  const tie = /^50*$/.test(fraction.slice(digits));
+  if (!tie || "02468".includes(near.at(-1))) return near;
+  return (value - Math.sign(value) * 10 ** -digits / 2).toFixed(digits);
+}
+
+const percent = (share) => `${fixed(100 * share, 1)}%`;
+const wilson = ({ interval: [low, high] }) => `${percent(low)} … ${percent(high)}`;
+const counted = (p) => (p ? `${Math.round(p.value * p.n)} of ${p.n}` : "–");
 
 async function results(name) {
   const score = await askJson(path(name, "/score"));
@@ -265,46 +284,44 @@ function modelCard(each, raters) {
     card.append(element("p", { class: "hint" }, "No vote on its rows yet."));
     return card;
   }
-  const [low, high] = acm.interval;
+  const line = (who, p) => [who, percent(p.value), `±${percent(p.margin)}`, wilson(p), String(p.n)];
+  const own = raters.length > 1 ? Object.entries(each.raters).map(([rater, own]) => line(rater, own)) : [];
   card.append(
     element("p", { class: "figure" }, element("strong", { class: "acm" }, percent(acm.value)),
       ` of ${plural(acm.n, "row")} controlled`),
     interval(acm),
-    table(["95 % interval", "from", "to"], [
-      ["Wilson", percent(low), percent(high)],
-      [`normal, ± ${percent(acm.margin)}`, percent(acm.value - acm.margin), percent(acm.value + acm.margin)],
-    ]),
+    table(["", "share", "95 % margin", "Wilson’s 95 % interval", "rows"], [line("all raters", acm), ...own]),
   );
-  if (raters.length > 1) {
-    card.append(table(["Rater", "share", "rows", "Wilson 95 %"], Object.entries(each.raters).map(([rater, own]) => [
-      rater, percent(own.value), String(own.n), `${percent(own.interval[0])} to ${percent(own.interval[1])}`,
+  const kinds = [["Cohen’s κ", each.cohen], ["Fleiss’ κ", each.fleiss], ["Gwet’s AC1", each.ac1]].filter(([, a]) => a);
+  if (kinds.length) {
+    card.append(table(["Agreement", "value", "observed", "by chance", "rows"], kinds.map(([kind, a]) => [
+      kind, a.value === null ? "undefined" : fixed(a.value, 2), percent(a.observed), percent(a.expected), String(a.items),
     ])));
-    const kinds = [["Cohen’s κ", each.cohen], ["Fleiss’ κ", each.fleiss], ["Gwet’s AC1", each.ac1]].filter(([, a]) => a);
-    if (kinds.length) {
-      card.append(table(["Agreement", "value", "observed", "by chance", "rows"], kinds.map(([kind, a]) => [
-        kind, a.value === null ? "undefined" : a.value.toFixed(3), percent(a.observed), percent(a.expected), String(a.items),
-      ])));
-    }
   }
   return card;
 }
 
 function raterCard(raters) {
-  const share = (p) => (p ? `${percent(p.value)} of ${p.n}` : "–");
-  return element("section", { class: "card" }, element("h2", {}, "What the hidden rows say of the raters"),
-    table(["Rater", "votes", "agrees with itself", "yes where nothing changes", "yes where another code moves"],
+  const blind = Object.entries(raters).filter(([, own]) => own.still && own.still.value > 0.2).map(([rater]) => rater);
+  return element("section", { class: "card" },
+    element("h2", {}, "What the hidden rows say of the raters"),
+    table(["Rater", "rated", "same again", "yes, nothing moves", "yes, another code moves"],
       Object.entries(raters).map(([rater, own]) => [
-        rater, `${own.voted} of ${own.items}`, share(own.consistency), share(own.still), share(own.other)])));
+        rater, `${own.voted} of ${own.items}`, counted(own.consistency), counted(own.still), counted(own.other)])),
+    element("p", { class: "hint" }, "The last two count hidden controls that were called controlled; the fewer, the better."),
+    ...blind.map((rater) => element("p", { class: "hint" },
+      `${rater} saw the attribute change where nothing does: look at these votes before using them.`)));
 }
 
 // The share and Wilson's interval on a line from 0 to 100 %.
-function interval({ value, interval: [low, high] }) {
+function interval(p) {
+  const { value, interval: [low, high] } = p;
   const bar = element("span", { class: "bar" });
   bar.style.left = `${100 * low}%`;
   bar.style.width = `${100 * (high - low)}%`;
   const point = element("span", { class: "point" });
   point.style.left = `${100 * value}%`;
-  return element("div", { class: "interval", role: "img", "aria-label": `${percent(value)}, 95 % interval ${percent(low)} to ${percent(high)}` },
+  return element("div", { class: "interval", role: "img", "aria-label": `${percent(value)}, Wilson’s 95 % interval ${wilson(p)}` },
     element("div", { class: "axis" }, bar, point),
     element("div", { class: "ends", "aria-hidden": "true" }, element("span", {}, "0"), element("span", {}, "100 %")));
 }
