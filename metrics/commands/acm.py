@@ -202,7 +202,9 @@ def _count(p: Proportion | None) -> str:
 
 
 def _kappa(a: Agreement | None) -> str:
-    return "-" if a is None else f"{a.value:.2f}"
+    if a is None:
+        return "-"
+    return f"{a.value:.2f}" if a.value == a.value else "undefined"  # every vote is the same
 
 
 def score_table(found: StudyScore) -> str:
