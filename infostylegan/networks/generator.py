@@ -139,7 +139,7 @@ class Generator(nn.Module):
         if self.mapping is None:
             raise ValueError("a direct generator (styles=False) has no w to take the mean of")
         if not len(self.codes) and not self.labels:
-            return self.mapping.w_avg.expand(len(c), -1)
+            return self.mapping.w_avg.expand(c.shape[0], -1)
         weights = [*self.latent.parameters(), *self.mapping.parameters()]
         alive = self.training or any(w.requires_grad or w.is_inference() for w in weights)
         traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or c.device.type == "meta"
