@@ -162,6 +162,11 @@ def resolve_impl(op: str, impl: str, x: Tensor) -> Operators | None:
         if device not in ("cpu", "cuda") or _needs_plain_torch() or not _ready(device, True):
             return None
         return OPERATORS
+    if _transforms_active():
+        raise RuntimeError(
+            f"{op}: torch.func's transforms (vmap, grad, ...) can't go through the {impl!r} back end; use "
+            "impl='auto' or impl='ref' there"
+        )
     if not _ready(impl, False):
         status = BACKENDS[impl].load()
         raise RuntimeError(
@@ -180,6 +185,10 @@ def _needs_plain_torch() -> bool:
     is_exporting = getattr(torch.compiler, "is_exporting", None)  # absent before torch 2.7
     if is_exporting is not None and is_exporting():
         return True
+    return _transforms_active()
+
+
+def _transforms_active() -> bool:
     # torch.func (vmap, grad, ...) knows no gradients of operators defined outside torch.
     return torch._C._are_functorch_transforms_active()
 

@@ -50,7 +50,8 @@ def bias_act(
     Raises:
         TypeError: `x` or `b` is of a type that the op doesn't take.
         ValueError: unknown `act` or `impl`; `b` doesn't fit `x`; `alpha` or `clamp` is negative or NaN.
-        RuntimeError: the back end asked for isn't built, or can't take `x`.
+        RuntimeError: the back end asked for isn't built, or can't take `x`; or it is asked for within a
+            transform of torch.func.
     """
     check_dtype("bias_act", "x", x)
     ops = resolve_impl("bias_act", impl, x)

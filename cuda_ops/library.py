@@ -178,13 +178,16 @@ class _Rules:
         x, b, dim, act, alpha, gain, clamp = inputs
         ctx.math = dim, act, alpha, gain, clamp
         ctx.bias_dtype = None if b is None else b.dtype
-        ctx.ref_is_output = act in ("relu", "lrelu") and clamp is None and gain > 0
+        ctx.ref_is_output = ref_impl.output_tells_slope(dim, act, alpha, gain, clamp)
+        ctx.set_materialize_grads(False)  # so that an absent second derivative stays absent
         if act == "linear" and clamp is None:
             ctx.save_for_backward(None, None)
         else:
             ctx.save_for_backward(*((output, None) if ctx.ref_is_output else (x, b)))
 
-    def bias_act_gradient(self, ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    def bias_act_gradient(self, ctx: Any, dy: Tensor | None) -> tuple[Tensor | None, ...]:
+        if dy is None:
+            return (None,) * 7
         ref, b = ctx.saved_tensors
         dim, act, _, gain, clamp = ctx.math
         with_db = ctx.needs_input_grad[1]

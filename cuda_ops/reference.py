@@ -1,9 +1,8 @@
 """Both ops in plain torch: the specification that every other back end is tested against.
 
-The first part is what the public functions run for ``impl="ref"``; autograd differentiates `bias_act` there,
-and `upfirdn2d` differentiates itself. The second part writes the derivatives of `bias_act` out, for the
-operators of `library`: as their implementation where no native one is loaded, and for the orders beyond the
-second, which have no kernel.
+The public functions run it for ``impl="ref"``. The derivatives of `bias_act` are written out, for the
+reference itself and for the operators of `library`: as their implementation where no native one is loaded, and
+for the orders beyond the second, which have no kernel. `upfirdn2d` is its own derivative.
 """
 
 from __future__ import annotations
@@ -74,13 +73,61 @@ def along(b: Tensor, dim: int, ndim: int) -> Tensor:
 def bias_act(
     x: Tensor, b: Tensor | None, dim: int, act: str, alpha: float, gain: float, clamp: float | None
 ) -> Tensor:
-    """The specification, on checked arguments (`dim` at least 0; `alpha` any number for most activations).
+    """The op on checked arguments (`dim` at least 0; `alpha` any number for most activations)."""
+    if b is None and act == "linear" and gain == 1 and clamp is None:
+        return x
+    if torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad)):
+        return _BiasAct.apply(x, b, dim, act, alpha, gain, clamp)
+    return bias_act_forward(x, b, dim, act, alpha, gain, clamp)  # exporters see plain torch
+
+
+class _BiasAct(torch.autograd.Function):
+    """The op with `bias_act_backward` for its gradient.
+
+    Torch's own gradients of relu and clamp would hide an infinite or NaN `dy` where the slope is 0; here the
+    gradient is the product of both, as in the kernels.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        x: Tensor, b: Tensor | None, dim: int, act: str, alpha: float, gain: float, clamp: float | None
+    ) -> Tensor:
+        return bias_act_forward(x, b, dim, act, alpha, gain, clamp)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, b, *math = inputs
+        ctx.math = math
+        ctx.ref_is_output = output_tells_slope(*math)
+        ctx.save_for_backward(output if ctx.ref_is_output else x, None if ctx.ref_is_output else b)
+        ctx.bias_dtype = None if b is None else b.dtype
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        ref, b = ctx.saved_tensors
+        dim, act, alpha, gain, clamp = ctx.math
+        dx, db = bias_act_backward(
+            grads[0], None, ref, b, dim, act, alpha, gain, clamp, ctx.ref_is_output
+        )
+        return dx, db.to(ctx.bias_dtype) if ctx.needs_input_grad[1] else None, *[None] * 5
+
+
+def output_tells_slope(dim: int, act: str, alpha: float, gain: float, clamp: float | None) -> bool:
+    """Whether the sign of the result does: then it is saved, which the next layer holds on to anyway."""
+    return act in ("relu", "lrelu") and clamp is None and gain > 0
+
+
+def bias_act_forward(
+    x: Tensor, b: Tensor | None, dim: int, act: str, alpha: float, gain: float, clamp: float | None
+) -> Tensor:
+    """The specification.
 
     Each step writes into the buffer of the step before where nobody else needs that buffer: memory traffic is
     all that this op costs.
     """
     spec = ACTIVATIONS[act]
-    needs_grad = torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
     y = x.to(compute_dtype(x.dtype))
     if b is not None:
         b = along(b, dim, x.ndim).to(y.dtype)
@@ -95,8 +142,7 @@ def bias_act(
     func = spec.func if y is x or spec.inplace is None else spec.inplace
     y = func(y) if spec.alpha is None else func(y, alpha)
 
-    # From here on autograd may hold y (it keeps the output of most activations for the backward pass).
-    ours = not needs_grad and y is not x
+    ours = y is not x
     if gain != 1:
         y = y.mul_(gain) if ours else y * gain
     if clamp is not None:
@@ -186,10 +232,14 @@ def bias_act_backward(
 ) -> tuple[Tensor, Tensor]:
     """dx like `dy`, and the sum of the unrounded dx along `dim`; differentiable to any order.
 
-    `ref` is x, or the result where `ref_is_output` (whose sign then tells the side of the kink); `dy_b`, if
-    given, is added to `dy` along `dim`.
+    dx is the product of `dy` and a slope, so 0 times an infinite or NaN `dy` is NaN. The slope of a
+    piecewise-linear activation is a constant to autograd: the second derivative is absent. `ref` is x, or the
+    result where `ref_is_output` (whose sign then tells the side of the kink); `dy_b`, if given, is added to
+    `dy` along `dim`.
     """
     grad = _add(dy, dy_b, dim)
+    if act in PIECEWISE_LINEAR:
+        ref, b = None if ref is None else ref.detach(), None if b is None else b.detach()
     if ref is None:
         dx = grad * gain
     elif ref_is_output:

@@ -106,7 +106,8 @@ def upfirdn2d(
         TypeError: `x` or `f` is of a type that the op doesn't take.
         ValueError: unknown `impl`; a shape, factor or padding that makes no sense or leaves no output; `f` is
             on another device than `x`, or requires a gradient.
-        RuntimeError: the back end asked for isn't built, or can't take `x`.
+        RuntimeError: the back end asked for isn't built, or can't take `x`; or it is asked for within a
+            transform of torch.func.
     """
     check_dtype("upfirdn2d", "x", x)
     ops = resolve_impl("upfirdn2d", impl, x)

@@ -114,6 +114,37 @@ def test_nan_passes_through_every_activation_and_the_clamp(act, dtype):
     assert (y[0, 1:].abs() <= 0.25).all()
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("clamp", [None, 0.5])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_gradient_that_is_no_number_is_never_hidden_by_a_slope_of_zero(bad, clamp, layout):
+    x = torch.full([1, 3, 4, 4], -1.0).to(memory_format=layout).requires_grad_()
+    b = torch.zeros(3, requires_grad=True)
+    y = bias_act(x, b, act="relu", gain=1, clamp=clamp)
+    far = bias_act(x + 3, b, act="linear", clamp=0.5)  # beyond the clamp
+    for result in (y, far):
+        dy = torch.ones_like(y)
+        dy[0, 1, 2, 3] = bad
+        dx, db = torch.autograd.grad(result, (x, b), dy)
+        want = torch.zeros_like(x, dtype=torch.bool)
+        want[0, 1, 2, 3] = True
+        assert torch.equal(dx.isnan(), want)
+        assert db.isnan().tolist() == [False, True, False]
+        assert (dx[~want] == 0).all()
+
+
+@pytest.mark.parametrize("clamp", [None, 0.5])
+@pytest.mark.parametrize("act", ["linear", "relu", "lrelu"])
+def test_the_second_derivative_of_a_piecewise_linear_activation_is_absent(act, clamp):
+    x = torch.randn(2, 3, requires_grad=True)
+    b = torch.randn(3, requires_grad=True)
+    dy = torch.randn(2, 3, requires_grad=True)
+    dx, db = torch.autograd.grad(bias_act(x, b, act=act, gain=2, clamp=clamp), (x, b), dy, create_graph=True)
+    second = torch.autograd.grad([dx.sum(), db.sum()], (x, b, dy), allow_unused=True)
+    assert second[:2] == (None, None)
+    assert second[2] is not None
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("act", ACTS)
 def test_halves_round_once_at_the_end(act, dtype):

@@ -7,6 +7,7 @@ compilers, exports, autocast.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 
 import pytest
@@ -239,6 +240,39 @@ def test_nan_is_never_hidden_in_a_gradient(act, dtype):
     assert grad.isnan().tolist() == [[True, False]]
 
 
+@pytest.mark.parametrize("simd", SIMD)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("taps", [1, 2, 3, 4])
+def test_rows_of_every_length_around_that_of_vectors_are_filtered_whole(simd, dtype, taps):
+    f = torch.tensor([0.5, -1.0, 2.0, 0.25][:taps])
+    with kernels_for(simd):
+        for width in (1, 2, 4, 5, 7, 8, 9, 15, 16, 17, 30, 31, 32, 33, 47, 64, 65):
+            x = images(dtype, (2, 3, 6, width), "nchw", width)
+            for up, down, pad in itertools.product((1, 2), (1, 2), (2, 3)):
+                padding = [pad, pad + 1, pad - 1, pad]
+                if width * up + 2 * pad + 1 < taps:
+                    continue
+                got = upfirdn2d(x, f, up=up, down=down, padding=padding, impl="cpu")
+                want = upfirdn2d(x.double(), f, up=up, down=down, padding=padding, impl="ref")
+                assert_equal_but_for_rounding(got, want, dtype, scale=16.0)
+
+
+@pytest.mark.parametrize("simd", SIMD)
+@pytest.mark.parametrize("width", [5, 16, 32, 40])
+def test_an_infinite_pixel_reaches_just_those_results_whose_taps_meet_it(simd, width):
+    with kernels_for(simd):
+        for taps in (2, 3, 4):
+            for up, down in ((2, 1), (1, 2), (1, 1)):
+                for bad in (0, 3, width - 1):
+                    x = torch.ones(1, 1, width, width)
+                    x[0, 0, bad, bad] = math.inf
+                    f = setup_filter([1.0, 2.0, 3.0, 1.0][:taps])
+                    got = upfirdn2d(x, f, up=up, down=down, padding=2, impl="cpu")
+                    want = upfirdn2d(x, f, up=up, down=down, padding=2, impl="ref")
+                    assert not got.isnan().any()
+                    assert torch.equal(got.isinf(), want.isinf())
+
+
 def test_nothing_is_multiplied_by_pixels_that_a_filter_does_not_reach():
     x = torch.zeros(1, 1, 5, 5)
     x[0, 0, 2, 2] = math.inf
@@ -384,6 +418,18 @@ def test_autocast_changes_neither_types_nor_numbers():
     for a, e in zip(got, want):
         assert a.dtype == torch.float32
         assert torch.equal(a, e)
+
+
+def test_a_transform_of_torch_func_says_that_it_cannot_go_through_the_kernels():
+    x = torch.randn(2, 1, 3, 8, 8)
+    for op in (
+        lambda x: bias_act(x, act="tanh", impl="cpu"),
+        lambda x: filter2d(x, setup_filter([1, 2, 1]), impl="cpu"),
+    ):
+        with pytest.raises(RuntimeError, match=r"torch.func's transforms .* use impl='auto'"):
+            torch.func.vmap(op)(x)
+        with pytest.raises(RuntimeError, match=r"torch.func's transforms .* use impl='auto'"):
+            torch.func.grad(lambda x, op=op: op(x).sum())(x[0])
 
 
 def test_transforms_of_torch_func_run_on_the_reference_by_themselves():

@@ -127,6 +127,11 @@ ISG_INLINE VH narrow(Half, VF v) {
 template <class T>
 struct Memory;
 
+struct Lanes {  // those from `begin` up to `end`
+  int begin, end;
+  ISG_INLINE unsigned mask() const { return (1u << end) - (1u << begin); }
+};
+
 template <>
 struct Memory<float> {
   using Scalar = float;
@@ -135,6 +140,12 @@ struct Memory<float> {
   static ISG_INLINE VF load(const float* p) { return load_raw<VF>(p); }
   static ISG_INLINE void store(float* p, VF v) { memcpy(p, &v, sizeof v); }
 #if defined(ISG_SIMD_avx512)
+  static ISG_INLINE VF load_masked(const float* p, uint16_t lanes) {
+    return bits_as<VF>(_mm512_maskz_loadu_ps(lanes, p));
+  }
+  static ISG_INLINE VF load_lanes(const float* p, Lanes lanes) {
+    return load_masked(p, static_cast<uint16_t>(lanes.mask()));
+  }
   static ISG_INLINE VF load_n(const float* p, int n) {
     return bits_as<VF>(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p));
   }
@@ -142,11 +153,12 @@ struct Memory<float> {
     _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), bits_as<__m512>(v));
   }
 #else
-  static ISG_INLINE VF load_n(const float* p, int n) {
+  static ISG_INLINE VF load_lanes(const float* p, Lanes lanes) {
     VF v = {};
-    for (int i = 0; i < n; i++) v[i] = p[i];
+    for (int i = lanes.begin; i < lanes.end; i++) v[i] = p[i];
     return v;
   }
+  static ISG_INLINE VF load_n(const float* p, int n) { return load_lanes(p, {0, n}); }
   static ISG_INLINE void store_n(float* p, VF v, int n) {
     for (int i = 0; i < n; i++) p[i] = v[i];
   }
@@ -160,11 +172,12 @@ struct Memory<double> {
   static constexpr int kLanes = kDoubles;
   static ISG_INLINE VD load(const double* p) { return load_raw<VD>(p); }
   static ISG_INLINE void store(double* p, VD v) { memcpy(p, &v, sizeof v); }
-  static ISG_INLINE VD load_n(const double* p, int n) {
+  static ISG_INLINE VD load_lanes(const double* p, Lanes lanes) {
     VD v = {};
-    for (int i = 0; i < n; i++) v[i] = p[i];
+    for (int i = lanes.begin; i < lanes.end; i++) v[i] = p[i];
     return v;
   }
+  static ISG_INLINE VD load_n(const double* p, int n) { return load_lanes(p, {0, n}); }
   static ISG_INLINE void store_n(double* p, VD v, int n) {
     for (int i = 0; i < n; i++) p[i] = v[i];
   }
@@ -181,6 +194,12 @@ struct HalfMemory {
     memcpy(p, &h, sizeof h);
   }
 #if defined(ISG_SIMD_avx512)
+  static ISG_INLINE VF load_masked(const T* p, uint16_t lanes) {
+    return widen(T{}, bits_as<VH>(_mm256_maskz_loadu_epi16(lanes, p)));
+  }
+  static ISG_INLINE VF load_lanes(const T* p, Lanes lanes) {
+    return load_masked(p, static_cast<uint16_t>(lanes.mask()));
+  }
   static ISG_INLINE VF load_n(const T* p, int n) {
     return widen(T{}, bits_as<VH>(_mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << n) - 1), p)));
   }
@@ -188,11 +207,12 @@ struct HalfMemory {
     _mm256_mask_storeu_epi16(p, static_cast<__mmask16>((1u << n) - 1), bits_as<__m256i>(narrow(T{}, v)));
   }
 #else
-  static ISG_INLINE VF load_n(const T* p, int n) {
+  static ISG_INLINE VF load_lanes(const T* p, Lanes lanes) {
     VH h = {};
-    for (int i = 0; i < n; i++) h[i] = p[i].bits;
+    for (int i = lanes.begin; i < lanes.end; i++) h[i] = p[i].bits;
     return widen(T{}, h);
   }
+  static ISG_INLINE VF load_n(const T* p, int n) { return load_lanes(p, {0, n}); }
   static ISG_INLINE void store_n(T* p, VF v, int n) {
     const VH h = narrow(T{}, v);
     for (int i = 0; i < n; i++) p[i].bits = h[i];
@@ -241,7 +261,7 @@ ISG_INLINE void put(T* p, typename Memory<T>::Vector v, bool streaming) {
 
 // From so many bytes on a result is written past the cache: else each line of it would first be read, and the
 // input be thrown out. Measured on a cache of 32 MiB; a smaller result may still be found there by its reader.
-constexpr int64_t kStreamBytes = int64_t{8} << 20;
+constexpr int64_t kStreamBytes = int64_t{4} << 20;
 
 ISG_INLINE bool may_stream(const void* p, int64_t row_bytes, int64_t total_bytes) {
   return total_bytes >= kStreamBytes && reinterpret_cast<uintptr_t>(p) % ISG_BYTES == 0 && row_bytes % ISG_BYTES == 0;
@@ -261,6 +281,8 @@ typedef int64_t VL __attribute__((vector_size(ISG_BYTES)));
 #define ISG_F_HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
 #define ISG_F_EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
 #define ISG_F_ODD 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
+#define ISG_F_NEXT(k) ISG_D_NEXT(k), k + 8, k + 9, k + 10, k + 11, k + 12, k + 13, k + 14, k + 15
+#define ISG_D_NEXT(k) k, k + 1, k + 2, k + 3, k + 4, k + 5, k + 6, k + 7
 #define ISG_D_LOW 0, 8, 1, 9, 2, 10, 3, 11
 #define ISG_D_HIGH 4, 12, 5, 13, 6, 14, 7, 15
 #define ISG_D_EVEN 0, 2, 4, 6, 8, 10, 12, 14
@@ -270,6 +292,8 @@ typedef int64_t VL __attribute__((vector_size(ISG_BYTES)));
 #define ISG_F_HIGH 4, 12, 5, 13, 6, 14, 7, 15
 #define ISG_F_EVEN 0, 2, 4, 6, 8, 10, 12, 14
 #define ISG_F_ODD 1, 3, 5, 7, 9, 11, 13, 15
+#define ISG_F_NEXT(k) k, k + 1, k + 2, k + 3, k + 4, k + 5, k + 6, k + 7
+#define ISG_D_NEXT(k) k, k + 1, k + 2, k + 3
 #define ISG_D_LOW 0, 4, 1, 5
 #define ISG_D_HIGH 2, 6, 3, 7
 #define ISG_D_EVEN 0, 2, 4, 6
@@ -279,6 +303,8 @@ typedef int64_t VL __attribute__((vector_size(ISG_BYTES)));
 #define ISG_F_HIGH 2, 6, 3, 7
 #define ISG_F_EVEN 0, 2, 4, 6
 #define ISG_F_ODD 1, 3, 5, 7
+#define ISG_F_NEXT(k) k, k + 1, k + 2, k + 3
+#define ISG_D_NEXT(k) k, k + 1
 #define ISG_D_LOW 0, 2
 #define ISG_D_HIGH 1, 3
 #define ISG_D_EVEN 0, 2
@@ -294,6 +320,26 @@ ISG_INLINE VD interleave_high(VD a, VD b) { return ISG_SHUFFLE(VL, a, b, ISG_D_H
 ISG_INLINE VD evens(VD a, VD b) { return ISG_SHUFFLE(VL, a, b, ISG_D_EVEN); }
 ISG_INLINE VD odds(VD a, VD b) { return ISG_SHUFFLE(VL, a, b, ISG_D_ODD); }
 
+// What begins K lanes further on in memory, where b follows a.
+template <int K>
+ISG_INLINE VF ahead_by(VF a, VF b) {
+  if constexpr (K == 0) return a;
+  else return ISG_SHUFFLE(VI, a, b, ISG_F_NEXT(K));
+}
+template <int K>
+ISG_INLINE VD ahead_by(VD a, VD b) {
+  if constexpr (K == 0) return a;
+  else return ISG_SHUFFLE(VL, a, b, ISG_D_NEXT(K));
+}
+
+#if defined(ISG_SIMD_avx512)
+// Lane i is number index[i] of a followed by b, or 0 where `lanes` has no bit i.
+ISG_INLINE VF pick(VF a, VF b, VI index, uint16_t lanes) {
+  return bits_as<VF>(
+      _mm512_maskz_permutex2var_ps(lanes, bits_as<__m512>(a), bits_as<__m512i>(index), bits_as<__m512>(b)));
+}
+#endif
+
 // f(0), f(1), ... without a loop for a fixed N, with one up to n if N is -1.
 template <int N, int J = 0, class F>
 ISG_INLINE void for_each(int64_t n, F f) {
@@ -304,6 +350,9 @@ ISG_INLINE void for_each(int64_t n, F f) {
     for_each<N, J + 1>(n, f);
   }
 }
+
+template <auto value_>
+struct Constant { static constexpr auto value = value_; };
 
 ISG_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 ISG_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }

@@ -1,5 +1,6 @@
-// upfirdn2d on the CPU: along y into a row of the computing type, then along x out of it. The row stays in the
-// cache, so that memory is read and written about once.
+// upfirdn2d on the CPU, memory being read and written about once. Few taps on planes, factors of 1 and 2 along x:
+// both axes at once, in registers. Else along y into a row of the computing type, which stays in the cache, then
+// along x out of it.
 #pragma once
 #include "run.h"
 
@@ -74,9 +75,22 @@ struct Taps<-1, V> {
   }
 };
 
-// ---- along y: rows of memory, each with its coefficient, into one row
+// Vectors of results, of which `left` are still to come; `left` may be 0 or less.
+template <class T>
+ISG_INLINE void put_some(T* to, typename Memory<T>::Vector v, int64_t left, bool streaming) {
+  using M = Memory<T>;
+  if (left >= M::kLanes) put(to, v, streaming);
+  else if (left > 0) M::store_n(to, v, static_cast<int>(left));
+}
+template <class T, class V>
+ISG_INLINE void put_pairs(T* to, V even, V odd, int64_t left, bool streaming) {
+  put_some(to, interleave_low(even, odd), left, streaming);
+  put_some(to + Memory<T>::kLanes, interleave_high(even, odd), left - Memory<T>::kLanes, streaming);
+}
 
 ISG_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
+
+// ---- along y: rows of memory, each with its coefficient, into one row
 
 template <class S>
 struct RowPlan {   // what an output row is made of
@@ -162,73 +176,54 @@ struct Rows {  // where a block of rows is, and where it goes
   bool streaming;
 };
 
-template <int N, class V, class S>
-ISG_INLINE V dot(const S* from, const Taps<N, V>& taps) {
+template <class V, class S>
+ISG_INLINE V dot(const S* from, const Taps<-1, V>& taps) {
   return taps.sum([&](int64_t j) __attribute__((always_inline)) { return Memory<S>::load(from + j); });
 }
 
 // The same of every other number.
-template <int N, class V, class S>
-ISG_INLINE V dot_pairs(const S* from, const Taps<N, V>& taps, int64_t n) {
+template <class V, class S>
+ISG_INLINE V dot_pairs(const S* from, const Taps<-1, V>& taps) {
   using A = Memory<S>;
   V sum = {};
-  constexpr int kPairs = N < 0 ? -1 : N / 2;
-  const auto pair = [&](int64_t j) __attribute__((always_inline)) {
-    const V a = A::load(from + 2 * j), b = A::load(from + 2 * j + A::kLanes);
-    sum += evens(a, b) * taps[2 * j];
-    sum += odds(a, b) * taps[2 * j + 1];
-  };
-  for_each<kPairs>(n / 2, pair);
-  if (n % 2) sum += evens(A::load(from + n - 1), A::load(from + n - 1 + A::kLanes)) * taps[n - 1];
+  for (int64_t j = 0; j + 1 < taps.n; j += 2) {
+    const V a = A::load(from + j), b = A::load(from + j + A::kLanes);
+    sum += evens(a, b) * taps[j];
+    sum += odds(a, b) * taps[j + 1];
+  }
+  if (taps.n % 2) {
+    const S* const last = from + taps.n - 1;
+    sum += evens(A::load(last), A::load(last + A::kLanes)) * taps[taps.n - 1];
+  }
   return sum;
 }
 
 // Down by 1 or by 2.
-template <class T, int N, int Down>
+template <class T, int Down>
 void along_x_same(const RowOfOne<typename Memory<T>::Scalar>& r, const Rows<T>& rows, int64_t out) {
   using M = Memory<T>;
-  using V = typename M::Vector;
-  const Taps<N, V> taps(r.coef, r.count);
+  const Taps<-1, typename M::Vector> taps(r.coef, r.count);
   const auto* from = r.from;
   T* to = rows.to;
-  const auto at = [&](int64_t o) __attribute__((always_inline)) {
-    if constexpr (Down == 1) return dot(from + o, taps);
-    else return dot_pairs(from + 2 * o, taps, N < 0 ? r.count : N);
-  };
-  for (int64_t row = 0; row < rows.count; row++, from += rows.from_step, to += rows.to_step) {
-    int64_t o = 0;
-    if (rows.streaming)
-      for (; o + M::kLanes <= out; o += M::kLanes) stream(to + o, at(o));
-    else
-      for (; o + M::kLanes <= out; o += M::kLanes) M::store(to + o, at(o));
-    if (o < out) M::store_n(to + o, at(o), static_cast<int>(out - o));
-  }
+  for (int64_t row = 0; row < rows.count; row++, from += rows.from_step, to += rows.to_step)
+    for (int64_t o = 0; o < out; o += M::kLanes) {
+      if constexpr (Down == 1) put_some(to + o, dot(from + o, taps), out - o, rows.streaming);
+      else put_some(to + o, dot_pairs(from + 2 * o, taps), out - o, rows.streaming);
+    }
 }
 
-template <class T, int N0, int N1>
+template <class T>
 void along_x_up(const RowOfOne<typename Memory<T>::Scalar>& r0, const RowOfOne<typename Memory<T>::Scalar>& r1,
                 const Rows<T>& rows, int64_t out) {
   using M = Memory<T>;
   using V = typename M::Vector;
   constexpr int64_t kLanes = M::kLanes;
-  const Taps<N0, V> taps0(r0.coef, r0.count);
-  const Taps<N1, V> taps1(r1.coef, r1.count);
+  const Taps<-1, V> taps0(r0.coef, r0.count), taps1(r1.coef, r1.count);
   const auto *from0 = r0.from, *from1 = r1.from;
   T* to = rows.to;
   for (int64_t row = 0; row < rows.count; row++) {
-    int64_t m = 0;
-    for (; 2 * (m + kLanes) <= out; m += kLanes) {
-      const V even = dot(from0 + m, taps0), odd = dot(from1 + m, taps1);
-      put(to + 2 * m, interleave_low(even, odd), rows.streaming);
-      put(to + 2 * m + kLanes, interleave_high(even, odd), rows.streaming);
-    }
-    if (2 * m < out) {
-      const V even = dot(from0 + m, taps0), odd = dot(from1 + m, taps1);
-      const int64_t left = out - 2 * m;
-      if (left >= kLanes) M::store(to + 2 * m, interleave_low(even, odd));
-      else M::store_n(to + 2 * m, interleave_low(even, odd), static_cast<int>(left));
-      if (left > kLanes) M::store_n(to + 2 * m + kLanes, interleave_high(even, odd), static_cast<int>(left - kLanes));
-    }
+    for (int64_t m = 0; 2 * m < out; m += kLanes)
+      put_pairs(to + 2 * m, dot(from0 + m, taps0), dot(from1 + m, taps1), out - 2 * m, rows.streaming);
     from0 += rows.from_step;
     from1 += rows.from_step;
     to += rows.to_step;
@@ -296,17 +291,12 @@ class AlongX {
     };
     if (channels == 1 && x.up == 1 && x.down <= 2) {
       const RowOfOne<S> r = residue(0);
-#define ISG_SAME(N) along_x_same<T, N, 1>(r, rows, x.out)
-#define ISG_DOWN(N) along_x_same<T, N, 2>(r, rows, x.out)
-      if (x.down == 1) { ISG_BY_COUNT(r.count, ISG_SAME) } else { ISG_BY_COUNT(r.count, ISG_DOWN) }
+      if (x.down == 1) along_x_same<T, 1>(r, rows, x.out);
+      else along_x_same<T, 2>(r, rows, x.out);
       return;
     }
     if (channels == 1 && x.up == 2 && x.down == 1 && residues == 2) {
-      const RowOfOne<S> r0 = residue(0), r1 = residue(1);
-      if (r0.count == 2 && r1.count == 2) along_x_up<T, 2, 2>(r0, r1, rows, x.out);
-      else if (r0.count == 2 && r1.count == 1) along_x_up<T, 2, 1>(r0, r1, rows, x.out);
-      else if (r0.count == 1 && r1.count == 2) along_x_up<T, 1, 2>(r0, r1, rows, x.out);
-      else along_x_up<T, -1, -1>(r0, r1, rows, x.out);
+      along_x_up(residue(0), residue(1), rows, x.out);
       return;
     }
     for (int64_t i = 0; i < residues; i++) {
@@ -323,6 +313,309 @@ class AlongX {
     }
   }
 };
+
+// ---- few taps on rows of one channel: both axes at once, in registers
+
+// What is done along x: N taps with or without every other result left out; or by 2 up, with N0 taps for even
+// results and N1 for odd ones, which begin `Later` (0 or 1) pixels after those of the even one before.
+template <int N_>
+struct Same { static constexpr int N = N_; };
+template <int N_>
+struct Down { static constexpr int N = N_; };
+template <int N0_, int N1_, int Later_>
+struct Up { static constexpr int N0 = N0_, N1 = N1_, Later = Later_; };
+
+template <class S, int NY>
+struct RowOfFew {      // what a row of results is made of
+  int64_t offset[NY];  // of rows of the image, in elements; negative where there is none
+  S coef[NY];
+  bool whole;          // there are all of them, one after the other
+};
+
+template <class S, int NY>
+struct RowsOfFew : Scratch<RowOfFew<S, NY>> {
+  RowsOfFew(const AxisPlan& x, const AxisPlan& y, const S* cy) : Scratch<RowOfFew<S, NY>>(y.out) {
+    for (int64_t o = 0; o < y.out; o++) {
+      auto& row = this->data[o];
+      const int64_t missing = NY - y.count(o);  // which come first: the last one is fetched ahead
+      row.whole = true;
+      for (int64_t j = 0; j < NY; j++) {
+        const int64_t i = y.first(o) + j - missing;
+        const bool exists = j >= missing && i >= 0 && i < y.in;
+        row.offset[j] = exists ? i * x.in : -1;
+        row.coef[j] = j >= missing ? cy[y.phase(o) * y.most_taps() + j - missing] : S(0);
+        row.whole = row.whole && exists;
+      }
+    }
+  }
+};
+
+template <class T>
+struct Few {  // what is the same for all rows
+  using S = typename Memory<T>::Scalar;
+  int64_t in, out, low;     // pixels and results in a row; the first pixel that is read, which may not exist
+  const S *coef, *coef_odd;
+  const T* zeros;           // for a row that doesn't exist
+  bool streaming;
+};
+
+// Of a, followed in memory by b, from number First on: the sum over taps.
+template <int First, int N, class V>
+ISG_INLINE V dot_ahead(V a, V b, const Taps<N, V>& taps) {
+  V sum = ahead_by<First>(a, b) * taps[0];
+  if constexpr (N > 1) sum += ahead_by<First + 1>(a, b) * taps[1];
+  if constexpr (N > 2) sum += ahead_by<First + 2>(a, b) * taps[2];
+  if constexpr (N > 3) sum += ahead_by<First + 3>(a, b) * taps[3];
+  return sum;
+}
+
+// The walk along one row of results, given sums(k), the k-th vector of what is left of the image after the sums
+// along y: it begins at pixel `low`.
+template <class T, int N, class F>
+ISG_INLINE void walk_row(Same<N>, const Few<T>& p, F sums, T* to) {
+  using V = typename Memory<T>::Vector;
+  constexpr int64_t kLanes = Memory<T>::kLanes;
+  const Taps<N, V> taps(p.coef, N);
+  V now = sums(0);
+  for (int64_t k = 0; k * kLanes < p.out; k++) {
+    const V next = sums(k + 1);
+    put_some(to + k * kLanes, dot_ahead<0>(now, next, taps), p.out - k * kLanes, p.streaming);
+    now = next;
+  }
+}
+template <class T, int N, class F>
+ISG_INLINE void walk_row(Down<N>, const Few<T>& p, F sums, T* to) {
+  using S = typename Memory<T>::Scalar;
+  using V = typename Memory<T>::Vector;
+  constexpr int64_t kLanes = Memory<T>::kLanes;
+  const S coef_even[2] = {p.coef[0], N > 2 ? p.coef[2] : S(0)}, coef_odd[2] = {p.coef[1], N > 3 ? p.coef[3] : S(0)};
+  const Taps<(N + 1) / 2, V> of_even(coef_even, 0);
+  const Taps<N / 2, V> of_odd(coef_odd, 0);
+  V a = sums(0), b = sums(1), even = evens(a, b), odd = odds(a, b);
+  for (int64_t k = 0; k * kLanes < p.out; k++) {
+    a = sums(2 * k + 2);
+    b = sums(2 * k + 3);
+    const V next_even = evens(a, b), next_odd = odds(a, b);
+    const V v = dot_ahead<0>(even, next_even, of_even) + dot_ahead<0>(odd, next_odd, of_odd);
+    put_some(to + k * kLanes, v, p.out - k * kLanes, p.streaming);
+    even = next_even;
+    odd = next_odd;
+  }
+}
+template <class T, int N0, int N1, int Later, class F>
+ISG_INLINE void walk_row(Up<N0, N1, Later>, const Few<T>& p, F sums, T* to) {
+  using V = typename Memory<T>::Vector;
+  constexpr int64_t kLanes = Memory<T>::kLanes;
+  const Taps<N0, V> of_even(p.coef, N0);
+  const Taps<N1, V> of_odd(p.coef_odd, N1);
+  V now = sums(0);
+  for (int64_t k = 0; 2 * k * kLanes < p.out; k++) {
+    const V next = sums(k + 1);
+    put_pairs(to + 2 * k * kLanes, dot_ahead<0>(now, next, of_even), dot_ahead<Later>(now, next, of_odd),
+              p.out - 2 * k * kLanes, p.streaming);
+    now = next;
+  }
+}
+
+// `count` rows of results of one plane.
+template <class T, int NY, class X>
+ISG_INLINE void filter_rows(const Few<T>& p, const T* image, const RowOfFew<typename Memory<T>::Scalar, NY>* rows,
+                            int64_t count, T* to) {
+  using M = Memory<T>;
+  using V = typename M::Vector;
+  constexpr int64_t kLanes = M::kLanes, kAhead = 1024 / sizeof(T);
+  for (int64_t o = 0; o < count; o++, to += p.out) {
+    const T* row[NY];
+    for_each<NY>(NY, [&](int64_t j) __attribute__((always_inline)) {
+      row[j] = (rows[o].offset[j] < 0 ? p.zeros : image + rows[o].offset[j]) + p.low;
+    });
+    const Taps<NY, V> taps(rows[o].coef, NY);
+    walk_row(X{}, p, [&](int64_t k) __attribute__((always_inline)) -> V {
+      const int64_t at = k * kLanes, begin = -p.low - at, end = p.in - p.low - at;
+      if (begin <= 0 && end >= kLanes) {
+        prefetch(row[NY - 1] + at + kAhead);
+        return taps.sum([&](int64_t j) __attribute__((always_inline)) { return M::load(row[j] + at); });
+      }
+      if (begin >= kLanes || end <= 0) return V{};
+      const Lanes lanes{static_cast<int>(most(0, begin)), static_cast<int>(least(kLanes, end))};
+      return taps.sum([&](int64_t j) __attribute__((always_inline)) { return M::load_lanes(row[j] + at, lanes); });
+    }, to);
+  }
+}
+
+// All of it, for planes [y.in, x.in]; the coefficients are those of AxisPlan.
+template <class T, int NY, class X>
+void filter_planes(const AxisPlan& x, const AxisPlan& y, const typename Memory<T>::Scalar* cx,
+                   const typename Memory<T>::Scalar* cy, const T* in, T* out, int64_t planes, bool streaming) {
+  using S = typename Memory<T>::Scalar;
+  const RowsOfFew<S, NY> rows(x, y, cy);
+  const Scratch<T> zeros(x.in);
+  const Few<T> p{x.in, x.out, x.lowest(), cx + x.phase(0) * x.most_taps(), cx + x.phase(1) * x.most_taps(),
+                 zeros.data, streaming};
+  const int64_t chunk = least(y.out, ceil_div(16384, x.out)), chunks = ceil_div(y.out, chunk);  // rows of one piece
+  parallel(planes * chunks, ceil_div(16384, chunk * x.out), [&](int64_t begin, int64_t end) {
+    const Few<T> own = p;
+    int64_t plane = begin / chunks, row = begin % chunks * chunk;
+    for (int64_t piece = begin; piece < end; piece++) {
+      filter_rows<T, NY, X>(own, in + plane * y.in * x.in, rows.data + row, least(chunk, y.out - row),
+                            out + (plane * y.out + row) * x.out);
+      row += chunk;
+      if (row >= y.out) {
+        row = 0;
+        plane++;
+      }
+    }
+    if (streaming) stream_fence();
+  });
+}
+
+#if defined(ISG_SIMD_avx512)
+// ---- the same for planes whose rows fit into two vectors: what belongs together is picked from those
+
+enum class Picked { row, halves, rows };  // from one vector, from two that make a row, from two rows of one each
+
+template <int N>
+struct Picks {  // of one vector of results
+  VI index[N];
+  VF coef[N];
+  uint16_t lanes[N];
+};
+
+// Vector `half` of a row's sums along y.
+template <int NY, class T>
+ISG_INLINE VF sums_of_row(const RowOfFew<float, NY>& row, const T* image, const T* zeros, int64_t width, int64_t half,
+                          uint16_t lanes) {
+  using M = Memory<T>;
+  const int64_t skip = half * M::kLanes;
+  const auto sum_of = [&](auto at) __attribute__((always_inline)) {
+    VF sum = at(0) * row.coef[0];
+    for_each<NY, 1>(NY, [&](int64_t j) __attribute__((always_inline)) { sum += at(j) * row.coef[j]; });
+    return sum;
+  };
+  if (row.whole) {
+    const T* const first = image + row.offset[0] + skip;
+    return sum_of([&](int64_t j) __attribute__((always_inline)) { return M::load_masked(first + j * width, lanes); });
+  }
+  return sum_of([&](int64_t j) __attribute__((always_inline)) {
+    return M::load_masked((row.offset[j] < 0 ? zeros : image + row.offset[j]) + skip, lanes);
+  });
+}
+
+template <class T, int NY, int N, Picked kind, int Vectors>
+void filter_small_planes(const AxisPlan& x, const AxisPlan& y, const float* cx, const float* cy, const T* in, T* out,
+                         int64_t planes, bool streaming) {
+  using M = Memory<T>;
+  constexpr int64_t kLanes = M::kLanes, kRows = kind == Picked::rows ? 2 : 1;
+  Scratch<Picks<N>> picks(Vectors);
+  for (int64_t i = 0; i < kRows * x.out; i++) {
+    auto& p = picks.data[i / kLanes];
+    const int64_t o = i % x.out, lane = i % kLanes;
+    for (int64_t j = 0; j < x.count(o); j++) {
+      const int64_t at = x.first(o) + j;
+      if (at < 0 || at >= x.in) continue;
+      p.index[j][lane] = static_cast<int32_t>(i / x.out * kLanes + at);
+      p.coef[j][lane] = cx[x.phase(o) * x.most_taps() + j];
+      p.lanes[j] |= static_cast<uint16_t>(1u << lane);
+    }
+  }
+  const RowsOfFew<float, NY> rows(x, y, cy);
+  const Scratch<T> zeros(2 * kLanes);
+  const auto first_lanes = [](int64_t n) {
+    return static_cast<uint16_t>(Lanes{0, static_cast<int>(most(0, least(kLanes, n)))}.mask());
+  };
+  const uint16_t low = first_lanes(x.in), high = first_lanes(x.in - kLanes);
+  const auto* const all = picks.data;
+  const auto* const all_rows = rows.data;
+  const T* const nothing = zeros.data;
+  const int64_t x_in = x.in, x_out = x.out, y_in = y.in, y_out = y.out, grain = ceil_div(16384, y_out * x_out);
+  parallel_by_value(planes, grain, [=](int64_t begin, int64_t end) __attribute__((always_inline)) {
+    const T* image = in + begin * y_in * x_in;
+    T* to = out + begin * y_out * x_out;
+    uint16_t lanes[Vectors][N];
+    for (int64_t k = 0; k < Vectors; k++)
+      for (int64_t j = 0; j < N; j++) lanes[k][j] = all[k].lanes[j];
+    for (int64_t plane = begin; plane < end; plane++, image += y_in * x_in)
+      for (int64_t o = 0; o < y_out; o += kRows) {
+        prefetch(image + all_rows[o].offset[NY - 1] + 1024 / sizeof(T));
+        const VF a = sums_of_row(all_rows[o], image, nothing, x_in, 0, low);
+        VF b = a;
+        if constexpr (kind == Picked::halves) b = sums_of_row(all_rows[o], image, nothing, x_in, 1, high);
+        if constexpr (kind == Picked::rows)
+          if (o + 1 < y_out) b = sums_of_row(all_rows[o + 1], image, nothing, x_in, 0, low);
+        const int64_t left = (kind == Picked::rows && o + 1 < y_out ? 2 : 1) * x_out;
+        for_each<Vectors>(Vectors, [&](int64_t k) __attribute__((always_inline)) {
+          VF sum = pick(a, b, all[k].index[0], lanes[k][0]) * all[k].coef[0];
+          for_each<N, 1>(N, [&](int64_t j) __attribute__((always_inline)) {
+            sum += pick(a, b, all[k].index[j], lanes[k][j]) * all[k].coef[j];
+          });
+          put_some(to + k * kLanes, sum, left - k * kLanes, streaming);
+        });
+        to += left;
+      }
+    if (streaming) stream_fence();
+  });
+}
+
+template <class T>
+bool filter_small(const AxisPlan& x, const AxisPlan& y, const float* cx, const float* cy, const T* in, T* out,
+                  int64_t planes, bool streaming) {
+  constexpr int64_t kLanes = Memory<T>::kLanes;
+  if (x.in > 2 * kLanes || x.out > 2 * kLanes) return false;
+  const auto with = [&](auto picked, auto vectors) {
+    constexpr Picked k = decltype(picked)::value;
+    constexpr int v = decltype(vectors)::value;
+    const bool few = x.most_taps() <= 2;
+    const auto f = y.most_taps() <= 2
+                       ? (few ? filter_small_planes<T, 2, 2, k, v> : filter_small_planes<T, 2, 4, k, v>)
+                       : (few ? filter_small_planes<T, 4, 2, k, v> : filter_small_planes<T, 4, 4, k, v>);
+    f(x, y, cx, cy, in, out, planes, streaming);
+    return true;
+  };
+  const Constant<1> one;
+  const Constant<2> two;
+  const bool fits = x.out <= kLanes;
+  if (x.in > kLanes) return fits ? with(Constant<Picked::halves>{}, one) : with(Constant<Picked::halves>{}, two);
+  if (x.out <= kLanes / 2) return with(Constant<Picked::rows>{}, one);
+  return fits ? with(Constant<Picked::row>{}, one) : with(Constant<Picked::row>{}, two);
+}
+#endif
+
+// Whether it was done: true where both axes have few taps, and factors along x that there is code for.
+template <class T>
+bool filter_few(const AxisPlan& x, const AxisPlan& y, const typename Memory<T>::Scalar* cx,
+                const typename Memory<T>::Scalar* cy, const T* in, T* out, int64_t planes, bool streaming) {
+  const int64_t ny = y.most_taps(), nx = x.most_taps();
+  if (nx < 1 || nx > 4 || ny < 1 || ny > 4) return false;
+#if defined(ISG_SIMD_avx512)
+  if (filter_small(x, y, cx, cy, in, out, planes, streaming)) return true;
+#endif
+  const auto with = [&](auto kind) {
+    using X = decltype(kind);
+    if (ny <= 2) filter_planes<T, 2, X>(x, y, cx, cy, in, out, planes, streaming);
+    else filter_planes<T, 4, X>(x, y, cx, cy, in, out, planes, streaming);
+    return true;
+  };
+  if (x.up == 1 && x.down <= 2) {
+    switch (nx + (x.down == 2 ? 10 : 0)) {
+      case 2: return with(Same<2>{});
+      case 3: return with(Same<3>{});
+      case 4: return with(Same<4>{});
+      case 12: return with(Down<2>{});
+      case 13: return with(Down<3>{});
+      case 14: return with(Down<4>{});
+    }
+  } else if (x.up == 2 && x.down == 1) {
+    switch (x.count(0) * 100 + x.count(1) * 10 + x.first(1) - x.first(0)) {
+      case 110: return with(Up<1, 1, 0>{});
+      case 111: return with(Up<1, 1, 1>{});
+      case 120: return with(Up<1, 2, 0>{});
+      case 211: return with(Up<2, 1, 1>{});
+      case 220: return with(Up<2, 2, 0>{});
+      case 221: return with(Up<2, 2, 1>{});
+    }
+  }
+  return false;
+}
 
 // ---- the filter
 
@@ -378,12 +671,21 @@ int32_t upfirdn2d_typed(const Upfirdn2d& p) {
     }
   }
 
+  const T* const in = static_cast<const T*>(p.x);
+  T* const out = static_cast<T*>(p.y);
+  const int64_t out_row = x.out * channels, in_row = x.in * channels;
+  constexpr int64_t kSize = sizeof(T);
+  const bool streaming =
+      may_stream(out, (p.channels_last ? channels : out_row) * kSize, planes * y.out * out_row * kSize);
+  if constexpr (sizeof(S) == 4)  // doubles serve tests
+    if (separable && channels == 1 && filter_few(x, y, cx, cy, in, out, planes, streaming)) return kOk;
+
   const int64_t low = x.lowest(), high = x.highest();                        // columns that are read,
   const int64_t begin = most(0, low), end = most(begin, least(x.in, high));  // and which of them exist
   constexpr int64_t kAlign = 64 / sizeof(S);
   const int64_t before = (begin - low) * channels, lead = ceil_div(before, kAlign) * kAlign - before;
   const int64_t row_size = ceil_div(lead + (most(high, begin) - low) * channels, kAlign) * kAlign;
-  const int64_t out_row = x.out * channels, in_row = x.in * channels, length = (end - begin) * channels;
+  const int64_t length = (end - begin) * channels;
 
   Scratch<RowPlan<S>> plans(y.out);  // their divisions are made once for all planes
   for (int64_t o = 0; o < y.out; o++) {
@@ -396,11 +698,6 @@ int32_t upfirdn2d_typed(const Upfirdn2d& p) {
   const int64_t block = most(1, least(32, 12288 / (row_size * static_cast<int64_t>(sizeof(S)))));
   const int64_t chunk = most(1, least(y.out, most(block, 8192 / out_row)));  // rows of one piece of work
   const int64_t chunks = ceil_div(y.out, chunk);
-  const T* const in = static_cast<const T*>(p.x);
-  T* const out = static_cast<T*>(p.y);
-  constexpr int64_t kSize = sizeof(T);
-  const bool streaming =
-      may_stream(out, (p.channels_last ? channels : out_row) * kSize, planes * y.out * out_row * kSize);
   const int64_t ahead = most(0, 8192 / kSize - y.down * in_row);
 
   parallel(planes * chunks, ceil_div(16384, chunk * out_row), [&](int64_t from, int64_t to) {

@@ -136,12 +136,6 @@ __device__ __forceinline__ A second(const Math<A>& m, A v) {
   return m.act <= Act::lrelu || clamped(m, v) ? A(0) : smooth_second(m.act, v) * m.gain;
 }
 
-// Not dy * d where d is 0, so that an infinite dy that the act blocks stays blocked.
-template <class A>
-__device__ __forceinline__ A times(A dy, A d) {
-  return d == A(0) ? A(0) : dy * d;
-}
-
 // -------------------------------------------------------------------------------------------------------- forward
 
 struct ForwardMap {
@@ -202,7 +196,7 @@ struct FirstOrder {
 #pragma unroll
     for (int k = 0; k < W; k++) {
       const int j = ACROSS ? k : 0;
-      const A d = times(to_acc(g.v[k]) + c[j].dy_b, first<PIECEWISE>(m, to_acc(r.v[k]) + c[j].b));
+      const A d = (to_acc(g.v[k]) + c[j].dy_b) * first<PIECEWISE>(m, to_acc(r.v[k]) + c[j].b);
       out.v[k] = from_acc<T>(d);
       sum[j] += d;
     }
@@ -234,8 +228,8 @@ struct SecondOrder {
     for (int k = 0; k < W; k++) {
       const int j = ACROSS ? k : 0;
       const A v = to_acc(at.v[k]) + c[j].b, tk = to_acc(t.v[k]) + c[j].ddb;
-      const A d = times(tk * to_acc(g.v[k]), second(m, v));
-      out_dy.v[k] = from_acc<T>(times(tk, first<false>(m, v)));
+      const A d = tk * to_acc(g.v[k]) * second(m, v);
+      out_dy.v[k] = from_acc<T>(tk * first<false>(m, v));
       out_x.v[k] = from_acc<T>(d);
       sum[j] += d;
     }
