@@ -26,11 +26,13 @@ from pathlib import Path
 
 import torch
 
+from dnnlib.cache import cache_folder, users_cache
 from dnnlib.lock import Taken, exclusive
 
 SOURCES = Path(__file__).resolve().parent / "csrc"
 PREBUILT = Path(__file__).resolve().parent / "prebuilt"
 NAMESPACE = "infostylegan"
+FOLDER = "ops"  # within the cache
 COMMAND_TIMEOUT = 900.0  # seconds that one compiler may take
 LOCK_TIMEOUT = 1200.0  # seconds to wait for another process that builds
 
@@ -54,16 +56,6 @@ class BuildError(Exception):
         self.reason, self.remedy = reason, remedy
 
 
-def cache_folder() -> Path:
-    """Where builds are kept: ``$INFOSTYLEGAN_CACHE/ops``, else ``infostylegan/ops`` in the user's cache."""
-    own = os.environ.get("INFOSTYLEGAN_CACHE")
-    return Path(own).expanduser() / "ops" if own else _users_cache()
-
-
-def _users_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "infostylegan" / "ops"
-
-
 def find_or_build(backend: str) -> Path:
     """The library of the back end "cpu" or "cuda" for these sources and this torch, built if there is none.
 
@@ -75,9 +67,12 @@ def find_or_build(backend: str) -> Path:
         return prebuilt
     compiler = _compiler()
     key = _digest([recipe, compiler, _version(compiler)])
-    folder = cache_folder()
+    folder = cache_folder() / FOLDER
     library = folder / f"{backend}-{key}.so"
-    for found in (library, _users_cache() / library.name):  # a cache for one run needs no build of its own
+    for found in (
+        library,
+        users_cache() / FOLDER / library.name,
+    ):  # a cache for one run needs no build of its own
         if found.exists():
             return found
     try:

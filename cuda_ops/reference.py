@@ -1,8 +1,8 @@
 """Both ops in plain torch: the specification that every other back end is tested against.
 
 The public functions run it for ``impl="ref"``. The derivatives of `bias_act` are written out, for the
-reference itself and for the operators of `library`: as their implementation where no native one is loaded, and
-for the orders beyond the second, which have no kernel. `upfirdn2d` is its own derivative.
+reference itself and for the operators of `library`: as their implementation where no native one is loaded,
+and for the orders beyond the second, which have no kernel. `upfirdn2d` is its own derivative.
 """
 
 from __future__ import annotations
@@ -108,9 +108,7 @@ class _BiasAct(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         ref, b = ctx.saved_tensors
         dim, act, alpha, gain, clamp = ctx.math
-        dx, db = bias_act_backward(
-            grads[0], None, ref, b, dim, act, alpha, gain, clamp, ctx.ref_is_output
-        )
+        dx, db = bias_act_backward(grads[0], None, ref, b, dim, act, alpha, gain, clamp, ctx.ref_is_output)
         return dx, db.to(ctx.bias_dtype) if ctx.needs_input_grad[1] else None, *[None] * 5
 
 

@@ -2,6 +2,7 @@
 
 files         atomic writes, digests, JSON lines
 runs          numbered run folders
+cache         where things are kept that can be made anew
 log           a run's log file and the terminal, side by side; human formats
 distributed   process groups that vanish when there is only one process
 memory        the allocator, and how much memory was used

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dnnlib.cache import cache_folder
 from dnnlib.files import DamagedFile, read_digested, sha256_file, write_digested
 from dnnlib.seeding import seed_step
 from infostylegan import __version__
@@ -30,7 +31,6 @@ from infostylegan.codes import (
     shown_name,
 )
 from infostylegan.data import Dataset
-from infostylegan.data.drawing import cache_folder
 from infostylegan.data.loading import permutation
 from infostylegan.data.pyramid import box_sums, to_float
 from infostylegan.export import load_snapshot

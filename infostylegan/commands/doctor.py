@@ -13,7 +13,8 @@ def doctor() -> None:
     import torch
 
     from cuda_ops.backends import report
-    from cuda_ops.build import cache_folder, describe_compiler
+    from cuda_ops.build import describe_compiler
+    from dnnlib.cache import cache_folder
     from dnnlib.memory import tune_malloc
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from dnnlib.cache import cache_folder
 from infostylegan.data import dsprites
 from infostylegan.data.color_mnist import colour_mnist
-from infostylegan.data.drawing import FUNDUS_COUNT, cache_folder, open_fundus
+from infostylegan.data.drawing import FUNDUS_COUNT, open_fundus
 from infostylegan.data.errors import DataError
 from infostylegan.data.factors import ColorMnistSource, DspritesSource, FundusSource, LookupSource
 from infostylegan.data.images import BadImage, Framing, check_resolution, read_header
@@ -86,8 +87,7 @@ def open_dataset(
     channels    1 or 3; None: 1 where every image sampled is gray
     fit         "crop" to the centred square, or "pad" to a square with black
     max_bad     the share of images that may be left out for being damaged or too small
-    cache_dir   where drawn images and the findings about large sets are kept; None: $INFOSTYLEGAN_CACHE, or
-                ~/.cache/infostylegan
+    cache_dir   where drawn images and the findings about large sets are kept; None: dnnlib.cache's folder
     labels      False: pay no heed to labels
     split       "train" or "test"; only MNIST's files have a "test"
     count, seed how many images of fundus to draw, and which
@@ -101,7 +101,7 @@ def open_dataset(
         raise DataError(f"{channels} channels: images have 1 (gray) or 3 (RGB); use 1 or 3")
     if not 0 <= max_bad <= 1:
         raise DataError(f"max_bad {max_bad:g} is no share of images; give a number from 0 to 1")
-    cache = cache_folder(cache_dir)
+    cache = Path(cache_dir).expanduser() if cache_dir else cache_folder()
     if data == "fundus":
         _only_train(data, split)
         return open_fundus(

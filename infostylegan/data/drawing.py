@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dnnlib.cache import cache_folder
 from dnnlib.lock import exclusive
 from infostylegan.data import fundus
 from infostylegan.data.annotations import Annotations
@@ -37,11 +38,6 @@ from infostylegan.data.sources import ZipFiles, find_labels
 FUNDUS_COUNT = 8192
 WORTHWHILE = 256  # images, below which starting processes costs more than it saves
 GRADES = ("no retinopathy", "mild", "moderate", "severe", "proliferative")
-
-
-def cache_folder(cache_dir: str | None = None) -> Path:
-    chosen = cache_dir or os.environ.get("INFOSTYLEGAN_CACHE") or "~/.cache/infostylegan"
-    return Path(chosen).expanduser()
 
 
 def open_fundus(

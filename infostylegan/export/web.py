@@ -18,6 +18,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from dnnlib.cache import cache_folder
 from dnnlib.files import atomic_write
 from infostylegan.codes import Uniform, shown_name
 from infostylegan.export.errors import ExportError
@@ -40,10 +41,6 @@ REMEDY = (
     f"on a machine with a network run 'npm pack onnxruntime-web@{VERSION}' (or download {URL}) and give the "
     "file with --runtime"
 )
-
-
-def cache_folder() -> Path:
-    return Path(os.environ.get("INFOSTYLEGAN_CACHE") or "~/.cache/infostylegan").expanduser()
 
 
 def read_runtime(source: Path) -> dict[str, bytes]:

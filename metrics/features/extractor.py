@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dnnlib.cache import cache_folder
 from dnnlib.downloads import DownloadError, Progress, download
 from dnnlib.files import DamagedFile, sha256_file
-from infostylegan.data.drawing import cache_folder
 from metrics.errors import MetricError
 from metrics.features import efficientnet, inception
 from metrics.features.resize import resize

@@ -35,6 +35,7 @@ def cache(tmp_path, monkeypatch):
     """An empty cache, and no other to look into."""
     monkeypatch.setenv("INFOSTYLEGAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "users-cache"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setattr(build, "PREBUILT", tmp_path / "prebuilt")
     return tmp_path / "cache" / "ops"
 
