@@ -93,7 +93,7 @@ class Evaluation:
         self.images = int(content.get("images", 0))
         self.code_names: dict[str, str] = content.get("code_names") or {}
         self.trained_on: str = (content.get("dataset") or {}).get("digest", "")
-        self._generated: dict[tuple[int, int], Features] = {}
+        self._generated: dict[int, Features] = {}
         self._real: dict[int | None, Features] = {}
         data = self.dataset
         if data.channels != self.G.channels:
@@ -143,6 +143,11 @@ class Evaluation:
                     f"{self.dataset.name} has no labels, and the generator draws by label: give the data set "
                     "with its labels"
                 )
+            if labels.max() >= self.G.labels:
+                raise MetricError(
+                    f"{self.dataset.name} has classes up to {labels.max()}, and the generator knows "
+                    f"{self.G.labels}: give the data set that it was trained on"
+                )
             y = torch.from_numpy(labels)[torch.randint(len(labels), (n,), generator=draw)]
         return z.to(self.device), c.to(self.device), y if y is None else y.to(self.device)
 
@@ -171,11 +176,22 @@ class Evaluation:
                 found.update((start + i, pixels) for i, pixels in enumerate(chunk))
         return np.stack([found[int(i)] for i in indices])
 
-    def generated_features(self, n: int, estimate: int = 0) -> Features:
-        if (n, estimate) not in self._generated:
-            batches = self.generated(n, estimate)
-            self._generated[n, estimate] = self._gather(batches, n, f"generated images, {estimate + 1}")
-        return self._generated[n, estimate]
+    def generated_moments(self, n: int, estimate: int) -> Moments:
+        """Moments of the features of n images of one estimate."""
+        if estimate == 0:
+            return self.generated_features(n).moments
+        return self._gather(self.generated(n, estimate), n, "generated images", keep=0).moments
+
+    def generated_features(self, n: int) -> Features:
+        """Features of the first n images of the first estimate."""
+        if n not in self._generated:
+            self._generated[n] = self._gather(self.generated(n), n, "generated images")
+        return self._generated[n]
+
+    def generated_sample(self, n: int) -> np.ndarray:
+        """Feature vectors [n, D] of the same images, n no more than KEPT; those that are there are used."""
+        there = [found.kept for m, found in self._generated.items() if m >= n]
+        return there[0][:n] if there else self.generated_features(n).kept
 
     # ---- real images -----------------------------------------------------------------------------------
 
@@ -250,22 +266,28 @@ class Evaluation:
             self.say(f"warning: features are not kept: {error}")
 
     def _gather(
-        self, batches: Iterator[Tensor], total: int, what: str, order: np.ndarray | None = None
+        self,
+        batches: Iterator[Tensor],
+        total: int,
+        what: str,
+        order: np.ndarray | None = None,
+        keep: int | None = None,
     ) -> Features:
         """Moments of all, features of the first KEPT: memory does not grow with `total` beyond that."""
+        keep = KEPT if keep is None else keep
         statistics = FeatureStatistics(self.extractor.dimensions)
         kept: list[np.ndarray] = []
         done = 0
         for images in batches:
             features = self.extractor(images).cpu().numpy()
             statistics.append(features)
-            if done < KEPT:
-                kept.append(features[: KEPT - done])
+            if done < keep or not kept:
+                kept.append(features[: max(0, keep - done)])
             done += len(features)
             if done // 2048 > (done - len(features)) // 2048 or done == total:
                 self.say(f"  features of {done:,} of {total:,} {what}")
         indices = np.arange(total) if order is None else order
-        return Features(statistics.moments(), np.concatenate(kept), indices[:KEPT])
+        return Features(statistics.moments(), np.concatenate(kept), indices[:keep])
 
     # ---- codes -----------------------------------------------------------------------------------------
 
@@ -296,24 +318,11 @@ class Evaluation:
             raise MetricError(f"{self.snapshot} has no Q that reads codes (it was trained without codes)")
         return self.D
 
-    def posterior(self, pixels: np.ndarray) -> list[Posterior]:
-        """Q(c | image) of images uint8 [n, C, R, R]."""
-        return self.require_q().posterior(self.as_trained(pixels), fade=float(self.G.grown_fade))
-
     def as_trained(self, pixels: np.ndarray) -> Tensor:
         """Real images as D met them last: at the size and the fade that growth has come to."""
         resolution = int(self.G.grown_resolution)
         real = to_float(box_sums(pixels, resolution), pixels.shape[-1] // resolution)
         return fade_reals(real, float(self.G.grown_fade)).to(self.device)
-
-    @torch.no_grad()
-    def encode(self, pixels: np.ndarray) -> np.ndarray:
-        """The representation [n, L] of images uint8 [n, C, R, R]: Q's mean, or its likeliest category."""
-        parts = [
-            self.G.codes.representation(self.posterior(pixels[i : i + BATCH]))
-            for i in range(0, len(pixels), BATCH)
-        ]
-        return np.concatenate(parts).astype(np.float64)
 
     @functools.cached_property
     def categorical(self) -> tuple[int, ...]:

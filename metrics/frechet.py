@@ -128,15 +128,14 @@ def trace_of_root(a: np.ndarray, b: np.ndarray) -> float:
     import torch  # here, because it is slow to load and the other functions do without
 
     a, b = a.T, b.T  # the same, and laid out as LAPACK reads it
-    factor, failed = scipy.linalg.lapack.dpotrf(a, lower=1, clean=1)
+    factor, failed = scipy.linalg.lapack.dpotrf(a, lower=1)
     pivots = np.diag(factor)
     if failed or not np.isfinite(pivots).all() or pivots.min() < PIVOT_FLOOR * pivots.max():
         return float(scipy.linalg.svdvals(_range(a).T @ _range(b), check_finite=False).sum())
-    # Lᵀ B L by two triangular products, each half of a general one.
-    half = scipy.linalg.blas.dtrmm(1.0, factor, b, side=1, lower=1)
-    inner = scipy.linalg.blas.dtrmm(1.0, factor, half, side=0, lower=1, trans_a=1, overwrite_b=1)
-    # torch's eigenvalues, because they take half of the time of SciPy's; one triangle is all that they read.
-    values = torch.linalg.eigvalsh(torch.from_numpy(inner.T)).numpy()
+    # Lᵀ B L as LAPACK forms it for generalised eigenproblems: one triangle, a quarter of two full products.
+    inner, _ = scipy.linalg.lapack.dsygst(b, factor, itype=2, lower=1)
+    # torch's eigenvalues, because they take half of the time of SciPy's.
+    values = torch.linalg.eigvalsh(torch.from_numpy(inner.T), UPLO="U").numpy()
     return float(np.sqrt(values.clip(min=0.0)).sum())
 
 

@@ -30,6 +30,7 @@ Picture = Any  # an image of Pillow's or a figure of matplotlib's, which is impo
 
 FID_SAMPLES = 50_000
 OTHER_SAMPLES = 10_000
+ALL_PAIRS = ("kid", "pr", "memorisation")  # of feature vectors, of which no more than KEPT are kept
 PATH_SAMPLES = 2_000
 TC_SAMPLES = 4_000
 EVIDENCE = 32  # principal components of what is known of an image, for total correlation
@@ -98,8 +99,12 @@ def _parse_one(word: str, samples: int | None) -> Request:
             raise MetricError(f"metric {word!r}: {kind} takes no number; write {kind}")
         return Request(kind, kind, 0)
     wanted = int(number) * (1000 if match[3] else 1) if number else samples or measure.samples
+    if kind in ALL_PAIRS and not number:
+        wanted = min(wanted, KEPT)
     if wanted < 2:
         raise MetricError(f"metric {word!r}: needs 2 samples or more")
+    if kind in ALL_PAIRS and wanted > KEPT:
+        raise MetricError(f"metric {word!r}: {kind} compares all pairs of images; ask for {KEPT} at most")
     size = f"{wanted // 1000}k" if wanted % 1000 == 0 else str(wanted)
     # `fid` alone is against all real images; a number without `_full` takes as many real ones at most.
     full = kind == "fid" and (full or not number)
@@ -113,8 +118,8 @@ def run_fid(ev: Evaluation, request: Request) -> Outcome:
     real = ev.real_features(None if request.full else request.samples)
     distances = []
     for estimate in range(ev.estimates):
-        generated = ev.generated_features(request.samples, estimate)
-        distances.append(frechet_distance(real.moments, generated.moments).value)
+        generated = ev.generated_moments(request.samples, estimate)
+        distances.append(frechet_distance(real.moments, generated).value)
         ev.say(f"  estimate {estimate + 1} of {ev.estimates}: {distances[-1]:.4g}")
     key = request.name + ev.extractor.tag
     mean, n = float(np.mean(distances)), len(distances)
@@ -134,7 +139,7 @@ def run_fid(ev: Evaluation, request: Request) -> Outcome:
 
 def run_kid(ev: Evaluation, request: Request) -> Outcome:
     real, generated = both_features(ev, request)
-    found = metrics.kid(real.kept, generated.kept)
+    found = metrics.kid(real.kept, generated)
     key = request.name + ev.extractor.tag
     return Outcome(
         {key: found.value, f"{key}_error": found.error},
@@ -150,7 +155,7 @@ def run_kid(ev: Evaluation, request: Request) -> Outcome:
 def run_pr(ev: Evaluation, request: Request) -> Outcome:
     real, generated = both_features(ev, request)
     x = real.kept
-    found = metrics.precision_recall(x, generated.kept)
+    found = metrics.precision_recall(x, generated)
     key, tag = request.name, ev.extractor.tag
     # Six of those taken for real and six that are not, each evenly spread over their distances.
     order = np.argsort(found.nearest_distance)
@@ -180,14 +185,14 @@ def run_memorisation(ev: Evaluation, request: Request) -> Outcome:
     patients = ev.dataset.patients
     found = memorisation(
         real.kept,
-        generated.kept,
+        generated,
         patients=None if patients is None else patients[real.indices],
         seed=ev.seed,
     )
     nearest = np.argsort(found.distance)[:12]
     labels = [f"{found.distance[i]:.2f}" for i in nearest]
     reference = real.kept[found.reference]
-    title = f"the 12 nearest of {len(generated.kept)}; among real images {np.median(found.real_distance):.2f}"
+    title = f"the 12 nearest of {len(generated)}; among real images {np.median(found.real_distance):.2f}"
     sheet = neighbours_of(ev, nearest, generated, reference, real.indices[found.reference], labels, title)
     key, tag = request.name, ev.extractor.tag
     return Outcome(
@@ -236,14 +241,10 @@ def run_ppl(ev: Evaluation, request: Request) -> Outcome:
     return outcome
 
 
-def both_features(ev: Evaluation, request: Request) -> tuple[Features, Features]:
-    if request.samples > KEPT:
-        raise MetricError(
-            f"metric {request.name!r}: {request.kind} compares all pairs; ask for {KEPT} at most"
-        )
+def both_features(ev: Evaluation, request: Request) -> tuple[Features, np.ndarray]:
     # A copy is looked for among as many real images as can be kept; the other two take equally many of both.
     real = ev.real_sample(KEPT if request.kind == "memorisation" else request.samples)
-    return real, ev.generated_features(request.samples)
+    return real, ev.generated_sample(request.samples)
 
 
 def features_protocol(ev: Evaluation, real: Features, request: Request) -> dict[str, Any]:
@@ -259,7 +260,7 @@ def spread_over(n: int, k: int) -> np.ndarray:
 def neighbours_of(
     ev: Evaluation,
     shown: np.ndarray,
-    generated: Features,
+    generated: np.ndarray,
     real: np.ndarray,
     indices: np.ndarray,
     labels: Sequence[str],
@@ -269,7 +270,7 @@ def neighbours_of(
     """A sheet of generated images beside their k nearest real ones, by features real [n, D] of `indices`."""
     near = []
     for i in shown:
-        distance = np.square(real - generated.kept[i]).sum(axis=1)
+        distance = np.square(real - generated[i]).sum(axis=1)
         pixels = ev.dataset.images(indices[np.argsort(distance)[:k]])
         near.append(pixels.transpose(0, 2, 3, 1))
     return neighbour_sheet(ev.pictures(shown), near, labels, title)
@@ -466,7 +467,8 @@ def run_probe(ev: Evaluation, request: Request) -> Outcome:
 
 def run_acm(ev: Evaluation, request: Request) -> Outcome:
     """ACM by judges that measure: every code against every attribute that can be measured."""
-    G, notes = ev.G, []  # type: ignore[var-annotated]
+    G = ev.G
+    notes: list[str] = []
     pixels = ev.dataset.images(ev.order(JUDGED))
     judges: dict[str, Callable[[np.ndarray], np.ndarray]] = dict(PIXEL_JUDGES)
     least = {name: float(judge(pixels).std()) for name, judge in judges.items()}

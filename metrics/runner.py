@@ -16,7 +16,6 @@ from dnnlib.files import DamagedFile, append_jsonl, atomic_write
 from infostylegan.data import DataError
 from metrics.errors import MetricError
 from metrics.evaluation import Evaluation
-from metrics.frechet import FewSamples
 from metrics.measures import MEASURES, Outcome, Picture, Request
 
 # What a metric may fail with for a reason that a user can understand; all else is a mistake of this program.
@@ -67,9 +66,10 @@ def _measure_one(evaluation: Evaluation, request: Request, folder: Path, extra: 
     started = time.perf_counter()
     # Whoever measures in the midst of something else goes on with the random state that was there.
     with torch.random.fork_rng([]), warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", FewSamples)
+        warnings.simplefilter("always", UserWarning)
         outcome: Outcome = MEASURES[request.kind].run(evaluation, request)
-    warned = dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, FewSamples))
+    told = [w for w in caught if issubclass(w.category, (UserWarning, RuntimeWarning))]
+    warned = dict.fromkeys(str(w.message).splitlines()[0] for w in told)
     notes = [*outcome.notes, *warned]
     record = {
         "metric": request.name,

@@ -44,7 +44,9 @@ class Extractor:
         """Images [N, 1 or 3, R, R], bytes or float in 0 … 255, on the network's device -> float32 [N, D]."""
         if images.shape[1] == 1:
             images = images.expand(-1, 3, -1, -1)
-        return self.network(self.prepare(images)).float()
+        # Full float32 on GPUs too: TF32's ten bits would be a part of the distance.
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+            return self.network(self.prepare(images)).float()
 
     @property
     def tag(self) -> str:
