@@ -59,7 +59,7 @@ def table(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
     "--data",
     default="fundus",
     metavar="NAME|FOLDER|ZIP",
-    help="fundus (embedded), mnist, eyepacs, celeba, a folder or a zip of images.",
+    help="fundus, dsprites (embedded), mnist, color-mnist, eyepacs, celeba, …, a folder or a zip of images.",
 )
 @click.option(
     "--resolution", type=int, help="Final size, a power of two.  [default: from the preset or the data]"

@@ -17,6 +17,7 @@ from infostylegan.data.color_mnist import colour_mnist
 from infostylegan.data.drawing import FUNDUS_COUNT, open_fundus
 from infostylegan.data.errors import DataError
 from infostylegan.data.factors import ColorMnistSource, DspritesSource, FundusSource, LookupSource
+from infostylegan.data.imagefolder import has_table, read_imagefolder
 from infostylegan.data.images import BadImage, Framing, check_resolution, read_header
 from infostylegan.data.loading import ArrayDataset, Dataset, Progress, load_files
 from infostylegan.data.packed import PackedDataset, read_contents
@@ -137,6 +138,8 @@ def open_dataset(
     files = open_files(path)
     name = data if data in NAMES else path.resolve().stem
     known = read_annotations(files, find_labels(files) if labels else None)
+    if labels and known.labels is None and has_table(files):
+        known = read_imagefolder(files)
     contents = read_contents(files) if isinstance(files, ZipFiles) else None
     if contents is not None:
         resolution = resolution or min(contents.resolution, largest)

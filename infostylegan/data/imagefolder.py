@@ -31,6 +31,10 @@ SPLITS = {
 }
 
 
+def has_table(files: FolderFiles | ZipFiles) -> bool:
+    return any(posixpath.basename(name) in TABLES for name in files.others)
+
+
 def read_imagefolder(
     files: FolderFiles | ZipFiles, *, split: str | None = None, label: str | None = None
 ) -> Annotations:

@@ -207,8 +207,8 @@ class PackedDataset:
                 return None
             # Memory is taken by the system as it is filled.
             kept = np.empty((len(self), *shape), kind), np.zeros(len(self), dtype=bool)
-        while len(self._kept) > 1:
-            self._kept.pop(next(iter(self._kept)))
+        for other in list(self._kept)[:-1]:  # several threads may be here at once; at worst they decode twice
+            self._kept.pop(other, None)
         self._kept[resolution] = kept
         return kept
 

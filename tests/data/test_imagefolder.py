@@ -90,6 +90,16 @@ def test_json_lines_in_a_split_give_the_same(tmp_path: Path) -> None:
     assert dataset.attributes["box"].tolist() == ["[0, 0]", "[1, 1]", "[2, 2]", "[3, 3]"]
 
 
+def test_training_straight_from_a_folder_sees_what_the_packed_zip_holds(tmp_path: Path) -> None:
+    source = folder_of(tmp_path / "set", "metadata.csv", CSV)
+    straight, zipped = open_dataset(str(source)), packed(source)
+    assert straight.digest == zipped.digest
+    assert straight.label_names == zipped.label_names == ("cat", "dog")
+    assert straight.attributes is not None
+    assert list(straight.attributes) == ["age", "note"]
+    assert open_dataset(str(source), labels=False).labels is None
+
+
 def test_another_column_may_be_the_class(tmp_path: Path) -> None:
     dataset = packed(folder_of(tmp_path / "set", "metadata.csv", CSV), "--label-column", "note")
     assert dataset.label_names == ("", "a", "b", "c,d")
