@@ -24,6 +24,7 @@ from infostylegan.data.images import BadImage, check_resolution, eight_bits, ope
 GAP = {8: 1.1, 4: 0.95, 2: 0.95}
 SMALLEST = 0.9  # a disc narrower than this share of the resolution is refused: images are not enlarged
 _SNAP = 0.015  # a square this close to the frame, in sides, is the frame
+_DARK = 16  # gray levels of what the frame does not show
 _SURE = 0.3  # by how much one side must win, of both sides' scores together
 _GRAHAM_RADIUS = 0.9  # of the disc's: what lies outside is gray
 
@@ -143,16 +144,32 @@ def graham(pixels: np.ndarray) -> np.ndarray:
 
     uint8 [3, R, R] -> the same: 128 + 4 * (image - its blur with a deviation of a thirtieth of the radius),
     and 128 outside nine tenths of the radius. (B. Graham, Kaggle Diabetic Retinopathy Detection competition
-    report, 2015, section 2.)
+    report, 2015, section 2.) Where the frame has cut the disc, only what is seen is blurred, and the rest is
+    128 too; by the formula alone, the cut would become two bright and dark bands.
     """
     radius = pixels.shape[1] / 2
     image = pixels.astype(np.float32)
-    blurred = ndimage.gaussian_filter(image, (0, radius / 30, radius / 30), truncate=3)
-    even = np.clip(np.rint(128 + 4 * (image - blurred)), 0, 255).astype(np.uint8)
     along = np.arange(pixels.shape[1]) + 0.5 - radius
-    outside = along[:, None] ** 2 + along**2 > (_GRAHAM_RADIUS * radius) ** 2
-    even[:, outside] = 128
-    return even
+    distance = along[:, None] ** 2 + along**2
+    seen = (distance < radius**2) & _lit(pixels)
+    weight = ndimage.gaussian_filter(seen.astype(np.float32), radius / 30, truncate=3)
+    blurred = ndimage.gaussian_filter(image * seen, (0, radius / 30, radius / 30), truncate=3)
+    even = np.rint(128 + 4 * (image - blurred / np.maximum(weight, 1e-6)))
+    even[:, ~seen | (distance > (_GRAHAM_RADIUS * radius) ** 2)] = 128
+    return np.clip(even, 0, 255).astype(np.uint8)
+
+
+def _lit(pixels: np.ndarray) -> np.ndarray:
+    """Bool [R, R]: the rectangle in which something is seen, less the pixel in which it ends."""
+    lit = pixels.max(0) > _DARK
+    inside = np.zeros(lit.shape, dtype=bool)
+    if lit.any():
+        rows, columns = np.flatnonzero(lit.any(1)), np.flatnonzero(lit.any(0))
+        spans = []
+        for first, last in ((rows[0], rows[-1]), (columns[0], columns[-1])):
+            spans.append(slice(first + (first > 0), last + (last == len(lit) - 1)))
+        inside[spans[0], spans[1]] = True
+    return inside
 
 
 def optic_side(pixels: np.ndarray) -> str:

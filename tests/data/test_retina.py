@@ -208,6 +208,12 @@ def test_grahams_formula_by_hand() -> None:
     assert (out[:, 30, 2] == 128).all()  # between nine tenths of the radius and the edge
 
 
+def test_graham_leaves_no_bands_where_the_frame_cut_the_disc() -> None:
+    pixels = np.full((3, 90, 90), 100, np.uint8)
+    pixels[:, :20] = pixels[:, 75:] = 3
+    assert (graham(pixels) == 128).all()
+
+
 def test_the_side_of_the_optic_disc_is_seen_in_drawn_retinas() -> None:
     pictures, factors = render_batch(0, range(16), 128)
     told = [optic_side(picture.transpose(2, 0, 1)) for picture in pictures]
