@@ -9,7 +9,7 @@ What is read, from a folder, an archive, or a folder of archives:
                                                    trainLabels15.csv, testLabels15.csv
 
 A photograph is known by its name, PATIENT_left or PATIENT_right, whatever folder it lies in. The order of the
-set is that of split, patient and eye: the same photographs give the same zip from every layout.
+set is that of split, patient and eye: the same photographs give the same set from every layout.
 """
 
 from __future__ import annotations

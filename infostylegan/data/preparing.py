@@ -14,6 +14,7 @@ much room as the zip itself.
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import shutil
@@ -90,6 +91,9 @@ def prepare_zip(
                     progress(index + 1, len(names))
             spool.save()
             records = spool.records
+            # What a kill has left of an earlier try to write the zip; nobody else is at it, by the lock.
+            for part in dest.parent.glob(f".{glob.escape(dest.name)}.*.part"):
+                part.unlink(missing_ok=True)
             write_zip(dest, spool.entries(writing), lambda: annotate(records), overwrite=overwrite)
     except DiskFull as error:
         raise DataError(f"{error}; what is done is kept") from error

@@ -23,6 +23,7 @@ from infostylegan.__main__ import main
 from infostylegan.data import DataError, open_dataset
 from infostylegan.data import eyepacs as module
 from infostylegan.data.eyepacs import Choice, find_photographs
+from infostylegan.data.loading import array_digest
 from infostylegan.data.preparing import unfinished
 from infostylegan.data.retina import prepare
 
@@ -168,6 +169,8 @@ def test_every_layout_gives_the_papers_split_in_order_with_grades_and_patients(
     with zipfile.ZipFile(tmp_path / "out.zip") as archive:
         assert archive.read("manifest.csv").decode() == (tmp_path / "out.manifest.csv").read_text()
     assert not unfinished(tmp_path / "out.zip").exists()
+    images_alone = np.concatenate([data.images([i]) for i in range(6)])
+    assert data.digest == array_digest(images_alone, np.array([4, 2, 0, 3, 0, 1]))  # whatever the layout
 
 
 def test_the_resized_training_images_come_with_their_own_table(tmp_path: Path) -> None:
@@ -420,12 +423,15 @@ def test_after_a_kill_the_same_command_goes_on_and_gives_the_same_bytes(
     assert other.exit_code == 2
     assert "unfinished work of another kind (other recipe)" in other.output
 
+    part = tmp_path / ".out.zip.12345.part"  # of a kill while the zip was written
+    part.write_bytes(b"half a zip")
     made = []
     monkeypatch.setattr(module, "prepare", lambda *a: made.append(a) or prepare(*a))
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 0, result.output
     assert len(made) == 24 - done
     assert not unfinished(dest).exists()
+    assert not part.exists()
     fresh = tmp_path / "fresh.zip"
     assert run(source, fresh).exit_code == 0
     assert fresh.read_bytes() == dest.read_bytes()
