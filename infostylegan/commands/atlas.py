@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from infostylegan.commands.common import snapshot_argument
+from infostylegan.commands.common import open_networks, snapshot_argument
 
 
 @click.command()
@@ -23,21 +23,13 @@ from infostylegan.commands.common import snapshot_argument
 def atlas(snapshot: Path, data: str | None, samples: int | None, rows: int, seed: int, outdir: Path) -> None:
     """Draw a page for each code of SNAPSHOT, and an overview of all: information, where and how much it acts,
     and what it goes with."""
-    import torch
-
     from dnnlib.cli import Failure
     from dnnlib.files import atomic_write
-    from infostylegan.export import load_snapshot
-    from infostylegan.naming import code_names
     from infostylegan.render.atlas import atlas_record, survey
     from infostylegan.render.atlas_pages import overview, page
     from infostylegan.render.grids import save_png
 
-    content = load_snapshot(snapshot)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    G, D = content["G_ema"].to(device), content.get("D")
-    D = D.to(device) if D is not None else None
-    names = code_names(content)
+    G, D, names, content = open_networks(snapshot)
     if not len(G.codes):
         raise Failure(f"{snapshot}: its generator has no codes to draw an atlas of")
     probes = {}

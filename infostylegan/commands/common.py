@@ -12,7 +12,7 @@ import click
 from dnnlib.cli import Failure
 
 if TYPE_CHECKING:
-    from infostylegan.networks.generator import Generator
+    from infostylegan.networks import Discriminator, Generator
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -60,3 +60,21 @@ def open_generator(snapshot: Path, psi: float = 1.0) -> tuple[Generator, dict[st
             f"--psi {psi:g}: {snapshot} has no styles (S = 0), so that psi does nothing; leave it out"
         )
     return G.to("cuda" if torch.cuda.is_available() else "cpu"), code_names(content)
+
+
+def open_networks(
+    snapshot: Path,
+) -> tuple[Generator, Discriminator | None, dict[str, str], dict[str, Any]]:
+    """Generator, discriminator (where the snapshot holds one), the names of the codes, and the whole content;
+    on the GPU where there is one."""
+    import torch
+
+    from infostylegan.export import load_snapshot
+    from infostylegan.naming import code_names
+    from infostylegan.networks import Discriminator
+
+    content = load_snapshot(snapshot)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    D = content.get("D")
+    D = D.to(device) if isinstance(D, Discriminator) else None
+    return content["G_ema"].to(device), D, code_names(content), content

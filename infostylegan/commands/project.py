@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from infostylegan.commands.common import refusals
+from infostylegan.commands.common import open_networks, refusals
 from infostylegan.commands.data.pack import CropBox
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from infostylegan.networks import Discriminator, Generator
+    from infostylegan.networks import Generator
     from infostylegan.projection import Projection
 
 FILM_FRAMES = 75
@@ -50,16 +50,10 @@ def project(
     import torch
 
     from infostylegan import projection as method
-    from infostylegan.export import load_snapshot
-    from infostylegan.naming import code_names
     from infostylegan.render.grids import labelled_grid, save_png
     from infostylegan.render.latents import parse_settings
 
-    content = load_snapshot(snapshot)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    G: Generator = content["G_ema"].to(device)
-    D: Discriminator | None = content["D"].to(device) if content.get("D") is not None else None
-    names = code_names(content)
+    G, D, names, _ = open_networks(snapshot)
     with refusals():
         changes = [parse_settings(text, G.codes, names) for text in edits]
     folder = outdir or Path(f"projection-{image.stem}")

@@ -59,7 +59,7 @@ def render(run: Run, dataset: Dataset | None, studies: Sequence[Path]) -> str:
         ("information", "What the codes tell", _information(run)),
         ("images", "Images", _grid(drawn("last"), "pair")),
         ("time", "Fakes over time", _grid(drawn("time"), "few")),
-        ("codes", "What each code does", [_grid(drawn("atlas"), "wide"), _grid(drawn("codes"), "pair")]),
+        ("codes", "What each code does", _traversals(drawn("atlas"), drawn("codes"))),
         ("metrics", "Metrics", _metrics(run, drawn("metrics"))),
         ("acm", "Attribute control (ACM)", _studies(run, studies)),
         ("training", "Training", _curves(run)),
@@ -132,7 +132,7 @@ def _pictures(run: Run) -> dict[str, list[Picture]]:
         code = path.stem.removeprefix("traverse-")
         shown = shown_name(code, run.names)
         alt = f"Samples in rows, {shown} swept from left to right"
-        groups["codes"].append(Picture(path, alt, f"{shown}: a row is a sample, only the code changes"))
+        groups["codes"].append(Picture(path, alt, shown))
     return groups
 
 
@@ -146,6 +146,11 @@ def _order(run: Run, path: Path) -> tuple[int, str]:
 def _at(path: Path) -> str:
     kimg = kimg_of(path)
     return path.stem if kimg is None else f"after {kimg:.0f} thousand images"
+
+
+def _traversals(atlas: Sequence[Html], codes: Sequence[Html]) -> Content:
+    intro = tag("p", "A row is a sample; from left to right only the code changes.") if codes else None
+    return [_grid(atlas, "wide"), intro, _grid(codes, "pair")]
 
 
 def _grid(figures: Sequence[Html], kind: str) -> Html | None:
