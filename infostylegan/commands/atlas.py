@@ -101,6 +101,6 @@ def _tell(found: Any, names: dict[str, str], snapshot: Path, outdir: Path) -> No
         click.echo(f"attributes that D's features do not tell: {listed}")
     unnamed = [e for e in found.entries if e.suggestion is not None and e.code.name not in names]
     for entry in unnamed[:1]:
-        command = f'name {snapshot} {entry.code.name} "{entry.suggestion.what}"'
+        command = f'name {snapshot} {entry.code.name} "{entry.suggestion.name}"'
         click.echo(f"to name a code: python -m infostylegan {command}")
     click.echo(f"{outdir / 'overview.png'}, a page for each code beside it, and the numbers in atlas.json")

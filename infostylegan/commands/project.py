@@ -82,7 +82,9 @@ def project(
         values = {code: float(value) for code, value in change.items()}
         edited = method.change_codes(G, found, values)
         shown.append(edited.image)
-        labels.append(", ".join(_setting(code, value, names) for code, value in values.items()))
+        told = ", ".join(_setting(code, value, names) for code, value in values.items())
+        plain = ", ".join(_setting(code, value, {}) for code, value in values.items())
+        labels.append(told if len(told) <= 20 else plain)  # a long one would be cut short, its value lost
         save_png(_enlarged(edited.image), folder / f"edit{number}.png")
     save_png(_enlarged(found.image), folder / "projection.png")
     strip = labelled_grid(torch.cat(shown), len(shown), column_labels=labels, min_cell=288)
@@ -106,7 +108,7 @@ def read_photograph(path: Path, G: Generator, fit: str, crop: tuple[int, int, in
         raise Failure(f"{path}: no such file") from None
     except BadImage as error:
         raise Failure(f"{path}: {error}") from error
-    return torch.from_numpy(pixels)[None].float() / 127.5 - 1.0
+    return torch.from_numpy(pixels.copy())[None].float() / 127.5 - 1.0
 
 
 class _Film:

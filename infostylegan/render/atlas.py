@@ -22,6 +22,7 @@ from infostylegan.render.statistics import association, chance_level, measure_st
 from infostylegan.render.traversal import effect_map, traverse
 
 NAMED = 0.3  # the weakest correlation that is worth a name
+ATTRIBUTE = " (attribute)"  # behind the name of an attribute that a pixel statistic shares
 SHOWN = 128  # pixels of a side of an image on a page, at most
 
 
@@ -32,6 +33,11 @@ class Link:
     what: str
     strength: float  # signed rank correlation; of a category the correlation ratio
     source: str  # "pixels", or "probe": an attribute of the data read through D
+
+    @property
+    def name(self) -> str:
+        """What a code may be called after it."""
+        return self.what.removesuffix(ATTRIBUTE)
 
 
 @dataclass(frozen=True)
@@ -118,7 +124,7 @@ def survey(
         column = c[:, index].double().numpy()
         links = [Link(name, association(code, column, m), "pixels") for name, m in statistics.items()]
         for name, m in attributes.items():
-            what = f"{name} (attribute)" if name in statistics else name
+            what = f"{name}{ATTRIBUTE}" if name in statistics else name
             links.append(Link(what, association(code, column, m), "probe"))
         links.sort(key=lambda link: -abs(link.strength))
         within = float(sweep.double().unflatten(0, (rows, -1)).var(dim=1, correction=0).mean())
@@ -156,7 +162,7 @@ def atlas_record(atlas: Atlas, names: Mapping[str, str]) -> dict[str, Any]:
         "codes": {
             entry.code.name: {
                 "name": names.get(entry.code.name),
-                "suggested_name": entry.suggestion.what if entry.suggestion else None,
+                "suggested_name": entry.suggestion.name if entry.suggestion else None,
                 "nats": entry.nats,
                 "interval": entry.interval,
                 "ceiling": entry.ceiling,

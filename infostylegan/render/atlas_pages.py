@@ -120,10 +120,10 @@ def _draw_links(axes: Axes, entry: Entry, atlas: Atlas) -> None:
     axes.tick_params(axis="x", labelsize=8)
     what = "rank correlation" if signed else "correlation ratio"
     axes.set_title(f"what it goes with: {what}", loc="left", fontsize=10, color=INK)
-    note = "gray band: chance"
+    note = "gray: chance"
     if any(link.source == "probe" for link in links):
-        note = "blue: pixels; orange: attributes of the data read through D; gray band: chance"
-    axes.set_xlabel(note, fontsize=8, color=FAINT)
+        note = "blue: pixels, orange: attributes, gray: chance"
+    axes.set_xlabel(note, fontsize=8, color=FAINT, loc="right")
 
 
 def _rendered(figure: Figure) -> Image.Image:
