@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import functools
 import zipfile
+import zlib
 from pathlib import Path
 from typing import IO, Any
 
@@ -220,7 +221,7 @@ def read_npz(path: Path, *, labels: bool = True) -> Dataset:
                 classes = np.lib.format.read_array(file, allow_pickle=False)
     except KeyError as error:
         raise DataError(f"{path}: not dSprites' file: {error.args[0]!s}; download {NPZ} again") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, MemoryError, zlib.error, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: damaged, or not dSprites' file ({error}); download {NPZ} again") from error
     wanted = (len(bits), len(SIZES) + 1)
     if classes.shape != wanted or classes.dtype.kind not in "iu":

@@ -420,6 +420,21 @@ def test_a_damaged_zip_is_named_and_never_read_as_if_whole(tmp_path: Path) -> No
             dataset.block_sums([0], resolution)
 
 
+def test_a_flipped_bit_in_an_image_is_found_on_reading_it(tmp_path: Path) -> None:
+    path = packed_zip(tmp_path / "a.zip", noise(3, 16))
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        start = archive.getinfo(member_name(1)).header_offset
+    content[start + 300] ^= 1
+    path.write_bytes(content)
+    dataset = opened(path)
+    dataset.images([0, 2])
+    with pytest.raises(DataError, match=r"image 1 is damaged at 16x16 \(its CRC does not fit\)"):
+        dataset.images([1])
+    (problem,) = verify_packed(ZipFiles(path))
+    assert problem[0] == member_name(1)
+
+
 def test_a_zip_cut_short_after_opening_is_named(tmp_path: Path) -> None:
     path = packed_zip(tmp_path / "a.zip", noise(4, 8))
     dataset = opened(path)
