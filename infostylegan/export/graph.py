@@ -130,18 +130,25 @@ def tidy(model: Any) -> None:
     graph.name = KEY
 
 
-def save_onnx(path: str | os.PathLike[str], content: Mapping[str, Any], truncation: str = "codes") -> None:
-    """Write `content["G_ema"]` as one .onnx file; its facts are in the metadata, under `infostylegan`.
-
-    Raises ExportError where the extra `export` is not installed, or the file would pass ONNX's 2 GiB.
-    """
+def require_onnx() -> None:
+    """Raise ExportError unless what writes ONNX is installed."""
     try:
-        import onnx
+        import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ExportError(
             f"ONNX needs {error.name}, which is not installed: pip install '.[export]'"
         ) from None
+
+
+def save_onnx(path: str | os.PathLike[str], content: Mapping[str, Any], truncation: str = "codes") -> None:
+    """Write `content["G_ema"]` as one .onnx file; its facts are in the metadata, under `infostylegan`.
+
+    Raises ExportError where the extra `export` is not installed, or the file would pass ONNX's 2 GiB.
+    """
+    require_onnx()
+    import onnx
+
     program = export_program(content["G_ema"], truncation)
     with quietly():
         made = torch.onnx.export(

@@ -22,7 +22,7 @@ from dnnlib.cache import cache_folder
 from dnnlib.files import atomic_write
 from infostylegan.codes import Uniform, shown_name
 from infostylegan.export.errors import ExportError
-from infostylegan.export.graph import save_onnx
+from infostylegan.export.graph import require_onnx, save_onnx
 
 VERSION = "1.30.0"
 URL = f"https://registry.npmjs.org/onnxruntime-web/-/onnxruntime-web-{VERSION}.tgz"
@@ -128,6 +128,7 @@ def save_web(
     runtime   where ONNX Runtime Web is; None: the cache, or else `url` (about 32 MB, once)
     Raises ExportError without the extra `export`, or where the runtime cannot be had.
     """
+    require_onnx()
     folder = Path(folder)
     files = read_runtime(Path(runtime) if runtime is not None else fetch_runtime(url))
     folder.mkdir(parents=True, exist_ok=True)
