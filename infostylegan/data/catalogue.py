@@ -57,7 +57,7 @@ How to prepare it: put them into data/mnist, as they are.""",
     "shapes3d": """\
 Where it comes from: storage.googleapis.com/3d-shapes (github.com/google-deepmind/3d-shapes), 3dshapes.h5.
 How to prepare it, once:
-  pip install 'infostylegan[data]'
+  pip install '.[data]'
   python -m infostylegan data shapes3d 3dshapes.h5 data/shapes3d.zip""",
 }
 NAMES = ("fundus", "dsprites", *RECIPES)
