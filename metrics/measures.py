@@ -484,7 +484,7 @@ def run_acm(ev: Evaluation, request: Request) -> Outcome:
         images, values = traverse(G, index, samples=request.samples, steps=STEPS, seed=ev.seed)
         swept = sheets[index] = to_uint8(images)
         shape = (request.samples, len(values))
-        features = features_of(ev, from_bytes(swept)) if readers else np.zeros((0, 0))
+        features = what_readers_see(ev, from_bytes(swept)) if readers else np.zeros((0, 0))
         for column, name in enumerate(names):
             if name in readers:
                 measured, step = readers[name](features), readers[name].spread
@@ -510,7 +510,8 @@ def run_acm(ev: Evaluation, request: Request) -> Outcome:
         "best_code": best,
         "acm": {ev.shown[i]: dict(zip(names, score[i].tolist())) for i in range(len(G.codes))},
         "readers": {
-            name: {"r2": r.r2, "reads": "extractor's features, ridge"} for name, r in readers.items()
+            name: {"r2": r.r2, "reads": "extractor's features and 8² pixels, ridge"}
+            for name, r in readers.items()
         },
         **(ev.extractor.protocol() if readers else {}),
         "interval_of": "Wilson",
@@ -527,12 +528,14 @@ def run_acm(ev: Evaluation, request: Request) -> Outcome:
 def factor_readers(ev: Evaluation, notes: list[str]) -> dict[str, FactorReader]:
     """A reader for each generative factor that can be read; the others are named in `notes`."""
     real = ev.real_sample(KEPT)
+    places = [layout(batch) for batch in ev.real(real.indices)]
+    seen = np.concatenate([real.kept, np.concatenate(places)], axis=1)
     readers = {}
     for name, values in (ev.dataset.factors or {}).items():
         column = np.asarray(values)[real.indices]
         if column.dtype.kind not in "biuf" or len(np.unique(column)) < 2:
             continue
-        reader = fit_reader(real.kept, column, seed=ev.seed)
+        reader = fit_reader(seen, column, seed=ev.seed)
         if reader.readable:
             readers[f"factor_{name}"] = reader
         else:
@@ -540,9 +543,15 @@ def factor_readers(ev: Evaluation, notes: list[str]) -> dict[str, FactorReader]:
     return readers
 
 
-def features_of(ev: Evaluation, images: torch.Tensor) -> np.ndarray:
+def what_readers_see(ev: Evaluation, images: torch.Tensor) -> np.ndarray:
+    """The extractor's features, which know what is in an image, and its layout, which knows where."""
     parts = [ev.extractor(part.to(ev.device)).cpu().numpy() for part in images.split(CHUNK)]
-    return np.concatenate(parts)
+    return np.concatenate([np.concatenate(parts), layout(images)], axis=1)
+
+
+def layout(images: torch.Tensor) -> np.ndarray:
+    """uint8 [n, C, R, R] averaged to 8² pixels, float32 [n, C * 64], of the features' order of size."""
+    return torch.nn.functional.adaptive_avg_pool2d(images.float() / 255, 8).flatten(1).cpu().numpy()
 
 
 def acm_sheet(swept: np.ndarray, judged: AutomaticACM, code: str, attribute: str) -> Picture:
