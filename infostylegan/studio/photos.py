@@ -56,7 +56,7 @@ class Photos:
                 pixels = read_photograph(content, model.resolution, G.channels)
             else:
                 pixels = model.real(index)
-            image = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 127.5 - 1.0
+            image = torch.tensor(pixels).permute(2, 0, 1)[None] / 127.5 - 1.0
 
             def progress(step: int, steps: int, loss: float, likeness: Tensor) -> None:
                 due = step % max(1, steps // PREVIEWS) == 0

@@ -28,13 +28,15 @@ from infostylegan.studio.server import make_app
 CODES = "cat:3,bern:1,unif:2"
 
 
-def make_snapshot(path: Path, labels: int = 0, **options: Any) -> Path:
+def make_snapshot(
+    path: Path, labels: int = 0, codes: str = CODES, channels: int = 3, styles: bool = True
+) -> Path:
     torch.manual_seed(3)
-    sizes = {"latent_dim": 16, "fmap_base": 64, "fmap_max": 8, "labels": labels}
-    G = Generator(16, CODES, **sizes, **options).eval()
+    sizes = {"fmap_base": 64, "fmap_max": 8, "labels": labels, "channels": channels}
+    G = Generator(16, codes, latent_dim=16, styles=styles, **sizes).eval()
     for p in G.parameters():  # weights as they start hardly let an image depend on its code
         p.data.add_(0.3 * torch.randn_like(p))
-    D = Discriminator(16, CODES, fmap_base=64, fmap_max=8, labels=labels).eval()
+    D = Discriminator(16, codes, **sizes).eval()
     names = {"unif1": "pigmentation"}
     save_snapshot(path, {"G_ema": G, "D": D, "code_names": names, "images": 200_000, "label_names": None})
     return path

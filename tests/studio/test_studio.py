@@ -22,7 +22,7 @@ from infostylegan.studio.security import Access
 from metrics.errors import MetricError
 from metrics.study import Study
 
-from .conftest import open_client, picture, pixels, raw, settings, wait  # isort: skip
+from .conftest import make_snapshot, open_client, picture, pixels, raw, settings, wait  # isort: skip
 
 
 def image(client, **changes):
@@ -72,6 +72,35 @@ def test_a_label_chooses_the_class(labelled_snapshot, tmp_path, access):
         assert not np.array_equal(pictures[0], pictures[1])
         for label in (3, -1, None, "0"):
             assert client.post("/api/image", json=settings(label=label)).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"channels": 1},
+        {"styles": False},
+        {"codes": "none"},
+        {"codes": "cat:10"},
+        {"labels": 2, "styles": False},
+    ],
+    ids=str,
+)
+def test_every_kind_of_generator_is_drawn_projected_and_filmed(kind, tmp_path, access):
+    model = Model(make_snapshot(tmp_path / "one.pkl", **kind))
+    with open_client(server.make_app(model, tmp_path, access), access) as client:
+        codes = {code["name"]: 0 for code in client.get("/api/model").json()["codes"]}
+        plain = {"seed": 1, "psi": 0.7, "label": 0, "codes": codes}
+        answer = client.post("/api/image", json=plain)
+        assert Image.open(io.BytesIO(answer.content)).mode == ("L" if "channels" in kind else "RGB")
+        for name in codes:
+            assert client.post("/api/strip", json={**plain, "code": name}).status_code == 200
+        job = wait(client, client.post("/api/jobs/photo", content=picture()).json())
+        assert job["state"] == "done", job
+        changed = {**plain, "photo": job["result"]["photo"], "codes": job["result"]["codes"]}
+        assert client.post("/api/image", json=changed).status_code == 200
+        for wish in [plain, *([{**changed, "sweep": next(iter(codes))}] if codes else [])]:
+            started = client.post("/api/jobs/walk", json={"sweep": None, "seconds": 0.5, "fps": 6, **wish})
+            assert wait(client, started.json())["state"] == "done"
 
 
 def test_a_saved_picture_carries_its_settings(client):

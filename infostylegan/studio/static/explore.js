@@ -358,9 +358,10 @@ function choice(code) {
   controls.set(code.name, (value) => radios.forEach((radio, i) => {
     radio.checked = i === value;
   }));
-  return element("fieldset", { class: "choice" }, heading(code, "", "legend"),
-    element("div", { class: "segments" },
-      ...radios.map((radio, i) => element("label", {}, radio, element("span", {}, String(i))))));
+  const segments = element("div", { class: "segments" },
+    ...radios.map((radio, i) => element("label", {}, radio, element("span", {}, String(i)))));
+  segments.style.setProperty("--columns", code.values <= 8 ? code.values : Math.ceil(code.values / 2));
+  return element("fieldset", { class: "choice" }, heading(code, "", "legend"), segments);
 }
 
 // ---- the strip: what the chosen code does to this very picture -------------------------------------------
