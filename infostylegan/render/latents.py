@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -72,16 +73,15 @@ def parse_settings(
 def code_value(code: Code, value: str | float, words: Sequence[str] = ()) -> float:
     """A value that `code` can take, as a number. Raises CodeError."""
     if isinstance(code, Uniform):
-        allowed = "a number from -1 to 1"
+        low, high, allowed = -1, 1, "a number from -1 to 1"
     else:
-        allowed = f"a whole number from 0 to {len(code.traversal()) - 1}"
+        low, high = 0, len(code.traversal()) - 1
+        allowed = f"a whole number from 0 to {high}"
     try:
         number = float(value)
     except ValueError:
-        number = float("nan")
-    top = 1.0 if isinstance(code, Uniform) else len(code.traversal()) - 1.0
-    whole = isinstance(code, Uniform) or number == round(number) if number == number else False
-    if not (whole and (-1.0 if isinstance(code, Uniform) else 0.0) <= number <= top):
+        number = math.nan
+    if not low <= number <= high or not (isinstance(code, Uniform) or number.is_integer()):
         also = f", or one of {', '.join(words)}" if words else ""
         raise CodeError(f"{code.name}={value}: it takes {allowed}{also}")
     return number

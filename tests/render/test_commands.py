@@ -121,6 +121,8 @@ def test_walk_writes_a_film_of_the_length_and_size_asked_for(run, tmp_path, name
      (["generate", "s.pkl", "--seeds", "a"], "cannot read 'a'"),
      (["generate", "s.pkl", "--codes", "unif9=1"], "unif9"),
      (["generate", "s.pkl", "--codes", "cat0=3"], "0 to 2"),
+     (["generate", "s.pkl", "--codes", "cat0=inf"], "0 to 2"),
+     (["generate", "s.pkl", "--codes", "bern0=0.5"], "0 to 1"),
      (["generate", "s.pkl", "--codes", "cat0"], "name=value"),
      (["generate", "s.pkl", "--codes", "unif0=nan"], "-1 to 1"),
      (["generate", "s.pkl", "--label", "2"], "0 to 1"),
