@@ -73,6 +73,24 @@ def test_the_kernels_are_what_runs(back_end: str) -> None:
 
 # -------------------------------------------------------------------------------------------------- upfirdn2d
 
+
+@pytest.mark.parametrize("taps", [2, 3, 4])
+@pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (1, 2)])
+def test_an_infinite_pixel_is_never_hidden_and_reaches_at_most_three_results_further(
+    taps: int, up: int, down: int
+) -> None:
+    x = torch.ones(1, 1, 16, 16)
+    x[0, 0, 7, 8] = torch.inf
+    f = torch.tensor([1.0, 2.0, 3.0, 1.0][:taps])
+    got = upfirdn2d(x, f, up=up, down=down, padding=2)
+    want = upfirdn2d(x, f, up=up, down=down, padding=2, impl="ref")
+    reached, meant = ~got.isfinite(), ~want.isfinite()
+    assert (reached | ~meant).all()
+    nearby = torch.nn.functional.max_pool2d(meant.float(), 7, stride=1, padding=3) > 0
+    assert (nearby | ~reached).all()
+    if taps == 4:
+        assert torch.equal(reached, meant)
+
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-6, torch.float16: 3e-3, torch.bfloat16: 2e-2}
 
 

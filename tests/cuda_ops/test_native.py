@@ -472,3 +472,25 @@ def test_transforms_of_torch_func_run_on_the_reference_by_themselves():
 def test_the_bindings_refuse_what_would_read_beyond_a_tensor(call, message):
     with pytest.raises((ValueError, TypeError, RuntimeError), match=message):
         call(torch.zeros(2, 3, 4, 4))
+
+
+@pytest.mark.parametrize("name", ["bias_act", "upfirdn2d"])
+def test_both_ops_go_through_onnx_in_plain_operators_and_give_the_same_numbers(name, tmp_path):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    f = setup_filter([1, 3, 3, 1])
+
+    class Net(torch.nn.Module):
+        def forward(self, x):
+            if name == "bias_act":
+                return bias_act(x, torch.linspace(-1, 1, 3), act="lrelu", clamp=0.7)
+            up = upfirdn2d(x, f, up=2, padding=[2, 1, 2, 1], gain=4)
+            return upfirdn2d(up, f, down=2, padding=[1, 1, 1, 1], flip_filter=True)
+
+    x = torch.randn(2, 3, 8, 8)
+    path = tmp_path / "net.onnx"
+    torch.onnx.export(Net(), (x,), path, dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (got,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(got), Net()(x), rtol=1e-5, atol=1e-5)
