@@ -48,9 +48,11 @@ def open_generator(snapshot: Path, psi: float = 1.0) -> tuple[Generator, dict[st
     """The generator of a snapshot, on the GPU where there is one, and the names of its codes."""
     import torch
 
+    from dnnlib.memory import tune_malloc
     from infostylegan.export import load_snapshot
     from infostylegan.naming import code_names
 
+    tune_malloc()  # large images come and go with every batch
     content = load_snapshot(snapshot)
     G: Generator = content["G_ema"]
     if not 0.0 <= psi <= 2.0:
