@@ -91,6 +91,7 @@ def test_an_infinite_pixel_is_never_hidden_and_reaches_at_most_three_results_fur
     if taps == 4:
         assert torch.equal(reached, meant)
 
+
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-6, torch.float16: 3e-3, torch.bfloat16: 2e-2}
 
 
