@@ -75,17 +75,14 @@ class MetricsHook:
             self._report(item, snapshot)
 
     def _report(self, item: Measured, snapshot: Snapshot) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
         results: dict[str, float] = item.record["results"]
         numbers = "  ".join(f"{name} {value:.4g}" for name, value in results.items())
         snapshot.log.line(f"metric {snapshot.images / 1000:.1f} kimg  {numbers}")
         stats = {"kimg": snapshot.images / 1000, "images": snapshot.images, "metrics": results}
         append_jsonl(snapshot.folder / "stats.jsonl", stats)
-        # A file of events of its own: the run's writer belongs to its reporter.
-        with SummaryWriter(str(snapshot.folder), filename_suffix=".metrics") as events:
-            for name, value in results.items():
-                events.add_scalar(f"metrics/{name}", value, snapshot.images)
+        for name, value in results.items():
+            snapshot.events.add_scalar(f"metrics/{name}", value, snapshot.images)
+        snapshot.events.flush()
 
 
 def repeated(record: dict[str, Any], images: int) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from dnnlib import distributed
@@ -56,6 +57,7 @@ class Snapshot:
     state: TrainingState
     folder: Path
     log: RunLog
+    events: SummaryWriter  # the run's own: TensorBoard follows one file of a folder at a time
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def train(
             if due and reporter is not None:
                 last_snapshot = observer.snapshot(state)
                 for hook in hooks:
-                    hook(Snapshot(last_snapshot, state.images, state, settings.folder, log))
+                    hook(Snapshot(last_snapshot, state.images, state, settings.folder, log, reporter.events))
             # Long ticks are not worth losing; what is computed does not depend on when it is saved.
             due = due or time.monotonic() - saved > CHECKPOINT_SECONDS
             # The checkpoint comes last: whatever a kill prevents before it is done again after it.
