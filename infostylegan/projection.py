@@ -139,15 +139,15 @@ class _Target:
 
 @contextlib.contextmanager
 def _standing(*networks: torch.nn.Module | None) -> Iterator[None]:
-    """Eval mode, and back to how it was."""
-    modes = [(network, network.training) for network in networks if network is not None]
-    for network, _ in modes:
+    """Eval mode, and back to how it was. What is in eval mode already keeps its kernels."""
+    trained = [network for network in networks if network is not None and network.training]
+    for network in trained:
         network.eval()
     try:
         yield
     finally:
-        for network, training in modes:
-            network.train(training)
+        for network in trained:
+            network.train()
 
 
 def _latent(G: Generator, z: Tensor, c: Tensor, label: Tensor | None) -> Tensor:

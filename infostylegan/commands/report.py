@@ -28,6 +28,7 @@ def report(run: Path, data: str | None, studies: tuple[Path, ...], out: Path | N
     from infostylegan.data import open_dataset
     from infostylegan.report import write_report
     from infostylegan.report.gather import NoRun, gather
+    from infostylegan.report.page import TooLarge
 
     path = out or run / "report.html"
     try:
@@ -40,7 +41,7 @@ def report(run: Path, data: str | None, studies: tuple[Path, ...], out: Path | N
                 channels=channels if isinstance(channels, int) else None,
             )  # fmt: skip
         found = write_report(run, path, dataset=dataset, studies=studies)
-    except NoRun as error:
+    except (NoRun, TooLarge) as error:
         raise Failure(str(error)) from error
     for note in found.notes:
         click.echo(f"note: {note}", err=True)

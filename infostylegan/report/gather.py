@@ -14,6 +14,8 @@ from infostylegan.codes import CodeError, CodeSpec
 from infostylegan.export import SnapshotError, load_snapshot
 from infostylegan.naming import code_names
 
+LARGEST_SETTINGS = 1 << 20  # bytes
+
 
 class NoRun(Exception):  # noqa: N818  named for what it is
     """A folder that no run was written to; the message says what is missing."""
@@ -40,13 +42,15 @@ class Run:
 
     @property
     def images(self) -> int:
-        return int(max([_number(r.get("images")) for r in self.stats] + [0.0]))
+        seen = [_number(record.get("images")) for record in self.stats]
+        return int(max([value for value in seen if 0 <= value < 1e15] + [0.0]))
 
     @property
     def information(self) -> dict[str, float]:
         """Nats of each code: of the run's end on fresh samples, or of the last tick."""
         if self.result is not None:
-            measured = (self.result.get("information") or {}).get("G_ema")
+            found = self.result.get("information")
+            measured = found.get("G_ema") if isinstance(found, dict) else None
             if isinstance(measured, dict) and measured:
                 return {str(k): _number(v) for k, v in measured.items()}
         for record in reversed(self.stats):
@@ -93,6 +97,9 @@ def gather(folder: Path) -> Run:
 
 def _json(path: Path, notes: list[str]) -> dict[str, Any]:
     try:
+        if path.stat().st_size > LARGEST_SETTINGS:
+            notes.append(f"{path.name} is too large for settings, and was not read")
+            return {}
         content = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(content, dict):
             return content

@@ -7,7 +7,7 @@ import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from dnnlib.files import atomic_write
 from dnnlib.log import format_bytes, format_time
@@ -29,6 +29,10 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri
 BLUE, ORANGE, GREEN, GREY = "var(--blue)", "var(--orange)", "var(--green)", "var(--grey)"
 
 
+class TooLarge(ValueError):  # noqa: N818  named for what it is
+    """A report that would pass the limit."""
+
+
 def write_report(
     folder: Path, path: Path, *, dataset: Dataset | None = None, studies: Sequence[Path] = ()
 ) -> Run:
@@ -36,11 +40,14 @@ def write_report(
 
     dataset   the data the run was trained on, for its sheet
     studies   folders of ACM studies; those in the run folder are found by themselves
-    Raises NoRun for a folder that holds no run.
+    Raises NoRun for a folder that holds no run, and TooLarge where its texts alone pass the limit.
     """
     run = gather(folder)
     document = render(run, dataset, studies).encode()
-    assert len(document) < LIMIT, "pictures have a budget below the limit, and text is small"
+    if len(document) >= LIMIT:
+        raise TooLarge(
+            f"{folder}: its texts make a report of {len(document):,} bytes; {LIMIT:,} are the limit"
+        )
     with atomic_write(path) as file:
         file.write(document)
     return run
@@ -94,12 +101,17 @@ def render(run: Run, dataset: Dataset | None, studies: Sequence[Path]) -> str:
     return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
 
 
+def finite(value: Any) -> TypeGuard[float]:
+    """Whether a record's value is a number that can be reckoned with."""
+    return isinstance(value, (int, float)) and abs(value) < 1e18
+
+
 def _state(run: Run) -> str:
     goal = run.options.get("kimg")
     done = f"{run.images / 1000:.1f}"
     if run.result is not None:
         return f"finished at {done} thousand images"
-    of = f" of {number(float(goal))}" if isinstance(goal, (int, float)) else ""
+    of = f" of {number(float(goal))}" if finite(goal) else ""
     return f"unfinished: {done}{of} thousand images"
 
 
@@ -179,7 +191,7 @@ def _summary(run: Run) -> Content:
         ("generator", _kind(run)),
         ("snapshot", run.snapshot),
         ("metrics", ", ".join(best[:6]) or None),
-        ("time spent", format_time(float(seconds)) if isinstance(seconds, (int, float)) else None),
+        ("time spent", format_time(float(seconds)) if finite(seconds) else None),
     ]
     notes = [tag("p", note, class_="note") for note in run.notes]
     return [definitions([(name, value) for name, value in pairs if value not in (None, "")]), notes]
@@ -255,7 +267,7 @@ def _curve(run: Run, value: Any) -> list[tuple[float, float]]:
     points = []
     for record in run.stats:
         x, y = record.get("kimg"), value(record)
-        if isinstance(x, (int, float)) and isinstance(y, (int, float)):
+        if finite(x) and finite(y):
             points.append((float(x), float(y)))
     return sorted(points)
 
@@ -284,14 +296,14 @@ def _curves(run: Run) -> Content:
 
 def _interval(record: dict[str, Any], name: str) -> tuple[float, float] | None:
     ends = _inner(record, "interval", name)
-    if isinstance(ends, (list, tuple)) and len(ends) == 2 and all(isinstance(e, (int, float)) for e in ends):
+    if isinstance(ends, (list, tuple)) and len(ends) == 2 and all(finite(e) for e in ends):
         return float(ends[0]), float(ends[1])
     return None
 
 
 def _with_interval(record: dict[str, Any], name: str) -> str:
     value = record["results"].get(name)
-    if not isinstance(value, (int, float)):
+    if not finite(value):
         return "–"
     ends = _interval(record, name)
     return number(float(value)) + (f" ({number(ends[0])} – {number(ends[1])})" if ends else "")
@@ -308,12 +320,12 @@ def _metrics(run: Run, figures: Sequence[Html]) -> Content:
         names = [str(name) for name in last["results"]]
         for name in names:
             images = last.get("images")
-            at = f"{images / 1000:.0f}" if isinstance(images, (int, float)) else "–"
+            at = f"{images / 1000:.0f}" if finite(images) else "–"
             rows.append([name, _with_interval(last, name), at, last.get("snapshot"), last.get("time")])
             points, bands = [], []
             for record in records:
                 x, y = record.get("images"), record["results"].get(name)
-                if isinstance(x, (int, float)) and isinstance(y, (int, float)):
+                if finite(x) and finite(y):
                     points.append((x / 1000, float(y)))
                     bands.append(_interval(record, name))
             if len(points) > 1:
@@ -398,7 +410,7 @@ def _data(run: Run, dataset: Dataset | None) -> Content:
         ("name", run.dataset.get("name") or run.options.get("data")),
         ("images", run.dataset.get("images")),
         ("resolution", _squared(run.options.get("resolution"))),
-        ("channels", {1: "1 (gray)", 3: "3 (RGB)"}.get(run.options.get("channels", 0))),
+        ("channels", {"1": "1 (gray)", "3": "3 (RGB)"}.get(str(run.options.get("channels")))),
         ("classes", ", ".join(run.label_names) or run.options.get("label_count") or None),
         ("digest", tag("code", digest) if digest else None),
     ]
@@ -441,7 +453,7 @@ def _environment(run: Run) -> Content:
     started = started if isinstance(started, dict) else {}
     command = started.get("command")
     held = [record.get("memory_bytes") for record in run.stats]
-    peak = max([value for value in held if isinstance(value, (int, float))] + [0])
+    peak = max([value for value in held if finite(value)] + [0])
     made_with = (
         f"infostylegan {__version__}", f"torch {torch.__version__}", f"Python {platform.python_version()}"
     )  # fmt: skip

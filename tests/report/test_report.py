@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from infostylegan.__main__ import main
@@ -202,6 +202,47 @@ def test_text_comes_back_as_it_was_and_makes_no_element(content, attribute):
     wanted = "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in attribute)
     assert reader.elements[0][1]["title"] == wanted
     assert text(Html("<b>")) == "<b>"
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=40, phases=[Phase.generate])  # a failure is shown as it was drawn
+@given(st.data())
+def test_records_of_any_content_make_a_report(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("any")
+
+    def shaken(record):
+        """The record with some of its values replaced by anything."""
+        chosen = data.draw(st.sets(st.sampled_from(sorted(record)), max_size=4))
+        return {key: data.draw(ANYTHING) if key in chosen else value for key, value in record.items()}
+
+    metric = {
+        "results": {"fid": 3.0},
+        "interval": {"fid": [1.0, 2.0]},
+        "snapshot": "a",
+        "images": 10,
+        "notes": [],
+    }
+    (folder / "training_options.json").write_text(json.dumps(shaken(options())))
+    write_lines(folder / "stats.jsonl", [shaken(tick(1)), shaken(tick(2))])
+    write_lines(folder / "result.jsonl", [shaken({"images": 1, "information": {"G_ema": {"cat0": 1.0}}})])
+    write_lines(folder / "metric-fid.jsonl", [shaken(metric), shaken(metric)])
+    write_report(folder, folder / "report.html")
+    read(folder / "report.html")
+
+
+def test_texts_that_pass_the_limit_are_refused(run, tmp_path):
+    many = {"metric": "x", "results": {f"{'a' * 5000}{i}": 1.0 for i in range(5000)}, "images": 1}
+    write_lines(run / "metric-x.jsonl", [many])
+    result = CliRunner().invoke(main, ["report", str(run), "--out", str(tmp_path / "a.html")])
+    assert result.exit_code == 2
+    assert "are the limit" in result.output
+    assert not (tmp_path / "a.html").exists()
 
 
 def test_folders_that_hold_no_run_are_refused_with_a_hint(run, tmp_path):
