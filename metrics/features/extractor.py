@@ -120,13 +120,15 @@ def open_inception(weights: Path | None, warn: Warn, progress: Progress | None) 
             "are not marked as comparable with published FIDs"
         )
     return Extractor(
-        inception.NAME, digest, inception.DIMENSIONS, "bilinear to 299², Pillow's in floating point",
+        inception.NAME, digest, inception.DIMENSIONS,
+        "bicubic to 299², Pillow's in floating point, cut off at 0 and 255",
         published, inception.FoldedInception(state), prepare_inception,
     )  # fmt: skip
 
 
 def prepare_inception(images: Tensor) -> Tensor:
-    return (resize(images.float(), inception.SIZE, "bilinear") - 128.0) / 128.0
+    """Clean FID's input (Parmar et al. 2022): Pillow's bicubic filter, not rounded, cut off at 0 and 255."""
+    return (resize(images.float(), inception.SIZE, "bicubic").clamp(0.0, 255.0) - 128.0) / 128.0
 
 
 def open_efficientnet(weights: Path | None, warn: Warn, progress: Progress | None) -> Extractor:

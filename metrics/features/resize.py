@@ -1,7 +1,7 @@
 """Resizing as Pillow does it, in floating point: filters that widen when they shrink an image.
 
-Pillow resizes the 8-bit images of most programs with rounding; what FID's literature calls clean resizing
-(Parmar et al. 2022) is the same filter without it. Here it is a matrix product for each axis.
+Pillow rounds what it resizes to 8 bits; what FID's literature calls clean resizing (Parmar et al. 2022) is
+its bicubic filter without rounding. Here it is a matrix product for each axis.
 """
 
 from __future__ import annotations

@@ -114,6 +114,19 @@ def test_resizing_is_pillows_in_floating_point(size: int) -> None:
         np.testing.assert_allclose(found, expected, atol=1e-4 * 255)
 
 
+def test_inceptions_input_is_that_of_clean_fid() -> None:
+    """Pillow's bicubic filter on floating point, cut off at 0 and 255, then (x - 128) / 128."""
+    pixels = np.random.default_rng(4).choice(np.uint8([0, 255]), (3, 40, 40))  # edges overshoot
+    channels = [
+        np.asarray(Image.fromarray(c.astype(np.float32)).resize((299, 299), Image.Resampling.BICUBIC))
+        for c in pixels
+    ]
+    assert max(c.max() for c in channels) > 256
+    expected = (np.stack(channels).clip(0, 255) - 128) / 128
+    found = extractor.prepare_inception(torch.from_numpy(pixels)[None])[0].numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
 def test_gray_images_count_as_rgb_with_equal_channels(weights_file: Path) -> None:
     network = open_extractor(inception.NAME, weights=weights_file)
     gray = torch.randint(
