@@ -131,14 +131,13 @@ def _fid(run: Path) -> dict[str, Cell]:
     return best
 
 
-def _newest(run: Path, pattern: str) -> dict[str, Any] | None:
+def _newest(records: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """The record of the latest snapshot; of several of it, the latest."""
-    records = _records(run, pattern)
-    return max(records, key=lambda r: (r["images"], r["time"])) if records else None
+    return max(records, key=lambda r: (r["images"], r["time"]), default=None)
 
 
 def _mig(run: Path) -> dict[str, Cell]:
-    record = _newest(run, "metric-mig.jsonl")
+    record = _newest(_records(run, "metric-mig.jsonl"))
     if record is None:
         return {}
     protocol, found = record["protocol"], record["results"]
@@ -156,18 +155,34 @@ def _mig(run: Path) -> dict[str, Cell]:
 
 
 def _acm(run: Path, name: str) -> list[Row]:
-    """What raters found in the studies kept in the run's folder, and what the automatic judges did."""
+    """What raters found, in studies kept in the run's folder or recorded in it, then what judges measured."""
     from metrics.study import Study
 
     rows = []
+    kept = set()
     for path in sorted(run.glob("*/study.json")):
-        score = Study.open(path.parent).score()
+        study = Study.open(path.parent)
+        kept.add(study.digest)
+        score = study.score()
         for model in score.models:
             if model.acm is not None:
                 note = f"{score.attribute}; raters: {len(score.raters)}"
                 cell = Cell(model.acm.value, model.acm.margin, note)
                 rows.append(Row(f"{name}, {model.model.name}", run.name, {"ACM": cell}))
-    record = _newest(run, "metric-acm*.jsonl")
+    judged = []
+    rated: dict[tuple[str, str, str], dict[str, Any]] = {}  # a study scored again replaces its older score
+    for record in _records(run, "metric-acm*.jsonl"):
+        protocol = record["protocol"]
+        if protocol.get("judge") != "raters":
+            judged.append(record)
+        elif protocol["study_digest"] not in kept:
+            rated[protocol["study_digest"], protocol["model_digest"], protocol["code"]] = record
+    for record in rated.values():
+        protocol, found = record["protocol"], record["results"]
+        note = f"{protocol['attribute']}; raters: {len(protocol['raters'])}"
+        cell = Cell(found["acm"], found["acm_margin"], note)
+        rows.append(Row(f"{name}, {record['snapshot']}", run.name, {"ACM": cell}))
+    record = _newest(judged)
     if record is not None:
         best = record["protocol"]["best_code"]
         names = sorted(best, key=lambda attribute: -record["results"][f"acm_{attribute}"])

@@ -241,6 +241,8 @@ def _record(study: Study, found: StudyScore, run: Path) -> None:
     import time
 
     from dnnlib.files import append_jsonl, sha256_file
+    from infostylegan import __version__
+    from infostylegan.export import load_snapshot
 
     digests = {sha256_file(path): path.name for path in sorted(run.glob("network-snapshot-*.pkl"))}
     here = [model for model in found.models if model.model.digest in digests and model.acm]
@@ -255,6 +257,7 @@ def _record(study: Study, found: StudyScore, run: Path) -> None:
                 "results": {"acm": model.acm.value, "acm_margin": model.acm.margin},
                 "interval": {"acm": list(model.acm.interval)},
                 "snapshot": digests[model.model.digest],
+                "images": load_snapshot(run / digests[model.model.digest]).get("images", 0),
                 "protocol": {
                     "judge": "raters",
                     "attribute": study.attribute,
@@ -265,6 +268,7 @@ def _record(study: Study, found: StudyScore, run: Path) -> None:
                     "model_digest": model.model.digest,
                     "fleiss_kappa": model.fleiss.value if model.fleiss else None,
                     "gwet_ac1": model.ac1.value if model.ac1 else None,
+                    "version": __version__,
                 },
                 "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             },

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dnnlib.files import read_jsonl, sha256_file
 from infostylegan import Generator
-from infostylegan.export import save_generator
+from infostylegan.export import load_snapshot, save_generator
 from metrics.__main__ import main
 from metrics.commands.acm import half_blocks
 from metrics.study import Study
@@ -137,6 +137,7 @@ def test_a_score_is_recorded_in_the_run_that_holds_the_rated_snapshot(study, run
     assert record["metric"] == "acm"
     assert record["results"] == {"acm": 1.0, "acm_margin": 0.0}
     assert record["snapshot"] == "network-snapshot-000001.pkl"
+    assert record["images"] == load_snapshot(run_folder / record["snapshot"]).get("images", 0)
     assert record["protocol"]["attribute"] == "melanin"
     assert record["protocol"]["study_digest"] == study.digest
     assert "holds none of the snapshots" in fails("score", study.folder, "--record", tmp_path)

@@ -109,6 +109,19 @@ def test_a_rating_study_kept_in_the_run_stands_before_the_automatic_judges(run: 
     assert first.cells["ACM"].note == "glow; raters: 1"
 
 
+def test_a_score_recorded_from_a_study_elsewhere_stands_there_too_and_the_last_one_of_it(run: Path) -> None:
+    for share in (0.5, 0.9):
+        append_jsonl(run / "metric-acm.jsonl", {
+            "metric": "acm", "results": {"acm": share, "acm_margin": 0.1}, "interval": {"acm": [0, 1]},
+            "snapshot": "network-snapshot-000300.pkl", "images": 300_000, "time": "t",
+            "protocol": {"judge": "raters", "attribute": "glow", "code": "unif0", "raters": ["ann", "bo"],
+                         "rows": 100, "study_digest": "1" * 64, "model_digest": "2" * 64},
+        })  # fmt: skip
+    ours = [row.cells["ACM"] for row in tables([run])[2].rows if row.source == "00000-eyes"]
+    assert [cell.value for cell in ours] == [0.9, 0.9, 0.4]
+    assert ours[0].note == "glow; raters: 2"
+
+
 def test_the_command_prints_markdown_and_csv(run: Path) -> None:
     page = CliRunner().invoke(main, ["table", str(run)])
     assert page.exit_code == 0, page.output
