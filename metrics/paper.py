@@ -182,13 +182,13 @@ def _acm(run: Path, name: str) -> list[Row]:
         note = f"{protocol['attribute']}; raters: {len(protocol['raters'])}"
         cell = Cell(found["acm"], found["acm_margin"], note)
         rows.append(Row(f"{name}, {record['snapshot']}", run.name, {"ACM": cell}))
-    record = _newest(judged)
-    if record is not None:
-        best = record["protocol"]["best_code"]
-        names = sorted(best, key=lambda attribute: -record["results"][f"acm_{attribute}"])
+    latest = _newest(judged)
+    if latest is not None:
+        best = latest["protocol"]["best_code"]
+        names = sorted(best, key=lambda attribute: -latest["results"][f"acm_{attribute}"])
         for attribute in names:
-            value, told = record["results"][f"acm_{attribute}"], best[attribute]
-            note = f"{attribute} by {told['code']}; automatic, {record['protocol']['dataset']}"
+            value, told = latest["results"][f"acm_{attribute}"], best[attribute]
+            note = f"{attribute} by {told['code']}; automatic, {latest['protocol']['dataset']}"
             rows.append(Row(name, run.name, {"ACM": Cell(value, told["margin"], note)}))
     return rows or [Row(name, run.name, {})]
 
