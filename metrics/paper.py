@@ -143,7 +143,9 @@ def _mig(run: Path) -> dict[str, Cell]:
     protocol, found = record["protocol"], record["results"]
     low, high = record["interval"].get("mig", (None, None))
     spread = None if low is None else (high - low) / 2
-    where = f"{protocol['dataset']}, {len(protocol['attributes'])} attributes"
+    attributes = protocol["attributes"]
+    what = attributes[0] if len(attributes) == 1 else f"{len(attributes)} attributes"
+    where = f"{protocol['dataset']}, {what}"
     attribute, code = protocol["max_information_at"]
     ceiling = found.get("max_information_ceiling")
     return {
@@ -209,7 +211,7 @@ def markdown(table: Table) -> str:
     return "\n".join(lines)
 
 
-FORMATS = {1: (".2f", ".2f"), 2: (".2g", ".1g"), 3: (".1%", ".1%")}
+FORMATS = {1: (".2f", ".2f"), 2: (".3g", ".1g"), 3: (".1%", ".1%")}
 
 
 def _shown(cell: Cell | None, number: int) -> str:
