@@ -52,3 +52,14 @@ class Annotations:
 
 
 UNKNOWN = Annotations()
+
+
+class Annotated:
+    """A data set that has its annotations as attributes of its own."""
+
+    def __init__(self, known: Annotations) -> None:
+        self.labels = known.labels
+        self.label_names = known.label_names
+        self.factors = known.factors
+        self.attributes = known.attributes
+        self.patients = known.patients

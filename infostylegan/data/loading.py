@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from dnnlib.files import atomic_write
-from infostylegan.data.annotations import UNKNOWN, Annotations
+from infostylegan.data.annotations import UNKNOWN, Annotated, Annotations
 from infostylegan.data.errors import DataError
 from infostylegan.data.images import BadImage, Framing, decode
 from infostylegan.data.pyramid import box_sums, to_float
@@ -62,6 +62,13 @@ class Dataset(Protocol):
     def images(self, indices: Indices) -> np.ndarray:
         """The images at `indices`, uint8 [n, C, R, R]."""
         ...
+
+
+def annotations_of(dataset: Dataset) -> Annotations:
+    """What a data set knows of its images."""
+    return Annotations(
+        dataset.labels, dataset.label_names, dataset.factors, dataset.attributes, dataset.patients
+    )
 
 
 @runtime_checkable
@@ -200,7 +207,7 @@ class Threads:
         self._pool = None
 
 
-class FileDataset:
+class FileDataset(Annotated):
     """A data set too large for memory: images are read and decoded as they are asked for."""
 
     def __init__(
@@ -214,14 +221,10 @@ class FileDataset:
         skipped: list[tuple[str, str]],
         digest: str,
     ) -> None:
+        super().__init__(annotations)
         self.name = name
         self.resolution = framing.resolution
         self.channels = framing.channels
-        self.labels = annotations.labels
-        self.label_names = annotations.label_names
-        self.factors = annotations.factors
-        self.attributes = annotations.attributes
-        self.patients = annotations.patients
         self.skipped = skipped
         self.digest = digest
         self._files = files

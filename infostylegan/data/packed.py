@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from infostylegan.data import loading
-from infostylegan.data.annotations import Annotations
+from infostylegan.data.annotations import Annotated, Annotations
 from infostylegan.data.errors import DataError
 from infostylegan.data.images import BadImage, Framing, decode
 from infostylegan.data.loading import (
@@ -141,7 +141,7 @@ class Slices:
         return handle
 
 
-class PackedDataset:
+class PackedDataset(Annotated):
     """A zip packed here, opened at its own resolution and channels; nothing is decoded to begin with.
 
     A batch at a lower resolution reads the records of that resolution alone. Where the whole set fits into
@@ -149,14 +149,10 @@ class PackedDataset:
     """
 
     def __init__(self, files: ZipFiles, contents: Contents, annotations: Annotations, *, name: str) -> None:
+        super().__init__(annotations)
         self.name = name
         self.resolution = contents.resolution
         self.channels = contents.channels
-        self.labels = annotations.labels
-        self.label_names = annotations.label_names
-        self.factors = annotations.factors
-        self.attributes = annotations.attributes
-        self.patients = annotations.patients
         self.skipped: list[tuple[str, str]] = []
         self._files = files
         self._contents = contents
@@ -272,6 +268,10 @@ class PackedDataset:
     def lower(self) -> tuple[int, ...]:
         """The resolutions kept below its own."""
         return self._contents.lower
+
+    def beside(self, name: str) -> bytes | None:
+        """The content of a further file that was packed with the images, such as about.json, if any."""
+        return self._files.beside(name)
 
     def pixel_digests(self) -> bytes:
         """The `pixel_digest` of each image, one after the other."""

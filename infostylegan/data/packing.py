@@ -42,6 +42,7 @@ from infostylegan.data.images import BadImage, Framing, decode, encode_png
 from infostylegan.data.loading import (
     Dataset,
     Progress,
+    annotations_of,
     check_bad,
     content_digest,
     parallel,
@@ -156,10 +157,7 @@ def pack_dataset(
     progress: Progress | None = None,
 ) -> Packed:
     """Pack an open data set as it is."""
-    known = Annotations(
-        dataset.labels, dataset.label_names, dataset.factors, dataset.attributes, dataset.patients,
-        extras or {},
-    )  # fmt: skip
+    known = replace(annotations_of(dataset), extras=extras or {})
     pack_chunks(
         (
             dataset.images(range(start, min(start + 256, len(dataset))))

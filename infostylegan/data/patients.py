@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from infostylegan.data.annotations import Annotations
+from infostylegan.data.annotations import Annotated
 from infostylegan.data.errors import DataError
-from infostylegan.data.loading import BlockSums, Dataset, Indices
+from infostylegan.data.loading import BlockSums, Dataset, Indices, annotations_of
 from infostylegan.data.pyramid import box_sums
 
 
@@ -67,19 +67,12 @@ def split_by_patient(dataset: Dataset, share: float, seed: int = 0) -> tuple[Sub
     )
 
 
-class Subset:
+class Subset(Annotated):
     """Some images of a data set, as a data set."""
 
     def __init__(self, dataset: Dataset, indices: np.ndarray, name: str) -> None:
-        known = Annotations(
-            dataset.labels, dataset.label_names, dataset.factors, dataset.attributes, dataset.patients
-        ).take(indices)
+        super().__init__(annotations_of(dataset).take(indices))
         self.name = name
-        self.labels = known.labels
-        self.label_names = known.label_names
-        self.factors = known.factors
-        self.attributes = known.attributes
-        self.patients = known.patients
         self.skipped: list[tuple[str, str]] = []
         self._dataset = dataset
         self._indices = indices

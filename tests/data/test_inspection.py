@@ -116,6 +116,33 @@ def test_inspecting_takes_names_and_folders_too(tmp_path: Path, monkeypatch: pyt
     assert (tmp_path / "pictures.inspect.png").is_file()
 
 
+def test_inspecting_a_set_by_its_name_tells_how_it_was_prepared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    about = {"about.json": b'{"dataset": "eyepacs", "prepared": {"graham": true}}'}
+    pack_dataset(example(), Path("data/eyepacs.zip"), extras=about)
+    assert "eyepacs, prepared with graham True" in run("inspect", "eyepacs").output
+
+
+def test_a_class_keeps_its_number_where_another_has_no_images(tmp_path: Path) -> None:
+    labels = np.array([0, 2, 2, 2])
+    pack_dataset(ArrayDataset("x", example().array[:4], labels, ("well", "ill", "bad")), tmp_path / "x.zip")
+    output = run("inspect", tmp_path / "x.zip").output
+    assert "0  well                        1   25.0%" in output
+    assert "2  bad                         3   75.0%" in output
+    assert " ill " not in output
+
+
+def test_names_of_classes_that_a_terminal_would_obey_are_escaped(tmp_path: Path) -> None:
+    names = ("well", "\x1b[2J")
+    pack_dataset(ArrayDataset("x", example().array[:2], np.arange(2), names), tmp_path / "x.zip")
+    for command in ("info", "inspect"):
+        output = run(command, tmp_path / "x.zip").output
+        assert "\x1b" not in output
+        assert "\\x1b[2J" in output
+
+
 def rewrite(path: Path, change: dict[str, bytes]) -> None:
     """The same zip with other content in some members: CRCs fit, digests do not."""
     with zipfile.ZipFile(path) as old:

@@ -232,3 +232,13 @@ def test_every_command_that_a_recipe_names_exists() -> None:
                 asked = run(*command[:2], "--help")
                 assert asked.exit_code == 0
                 assert all(word in asked.output for word in command if word.startswith("--"))
+
+
+@pytest.mark.parametrize("share", ["-0.1", "7"])
+def test_a_share_of_bad_images_that_is_none_is_refused(share: str, tmp_path: Path) -> None:
+    Image.new("L", (8, 8), 9).save(tmp_path / "1.png")
+    command = ["data", "folder", str(tmp_path), str(tmp_path / "out.zip"), "--max-bad", share]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 2
+    assert "is not in the range 0<=x<=1" in result.output
+    assert not (tmp_path / "out.zip").exists()

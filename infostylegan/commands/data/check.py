@@ -21,12 +21,12 @@ def inspect(source: str, sheet: Path | None, resolution: int | None, max_bad: fl
     """Look through DATA, a name, folder or zip: tables, duplicates, and a sheet of pictures."""
     from infostylegan.data import open_dataset
     from infostylegan.data.inspection import inspect_dataset, read_about, sheet_cells
-    from infostylegan.data.sources import ZipFiles
+    from infostylegan.data.packed import PackedDataset
     from infostylegan.render.grids import labelled_grid, save_png
 
     dataset = open_dataset(source, resolution=resolution, max_bad=max_bad, progress=Bar("reading"))
     path = Path(source)
-    about = read_about(ZipFiles(path).beside("about.json"), path) if path.suffix.lower() == ".zip" else {}
+    about = read_about(dataset.beside("about.json"), path) if isinstance(dataset, PackedDataset) else {}
     seen = inspect_dataset(dataset, about, Bar("looking"))
 
     size = f"{seen.resolution}x{seen.resolution}, {'gray' if seen.channels == 1 else 'RGB'}"
@@ -36,9 +36,10 @@ def inspect(source: str, sheet: Path | None, resolution: int | None, max_bad: fl
     if "prepared" in seen.about:
         options = ", ".join(f"{key} {value}" for key, value in seen.about["prepared"].items())
         click.echo(f"  {printable(str(seen.about.get('dataset')))}, prepared with {printable(options)}")
-    if seen.groups:
+    if dataset.labels is not None:
         click.echo("  labels:")
-        for number, group in enumerate(seen.groups):
+        for group in seen.groups:  # of the classes that occur
+            number = int(dataset.labels[group.indices[0]])
             share = 100 * len(group.indices) / seen.count
             click.echo(f"    {number}  {printable(group.name):<20} {len(group.indices):>8}  {share:5.1f}%")
     for kind, table in seen.tables.items():

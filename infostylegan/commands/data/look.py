@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from infostylegan.commands.data.shared import Bar, max_bad_option, report_skipped
+from infostylegan.commands.data.shared import Bar, max_bad_option, printable, report_skipped
 
 
 @click.command("info")
@@ -26,8 +26,9 @@ def show_info(source: str, resolution: int | None, fit: str, max_bad: float) -> 
     if dataset.labels is not None:
         counts = np.bincount(dataset.labels)
         names = dataset.label_names or tuple(str(label) for label in range(len(counts)))
-        click.echo("  labels: " + ", ".join(f"{name} {count}" for name, count in zip(names, counts)))
+        shown = (f"{printable(name)} {count}" for name, count in zip(names, counts))
+        click.echo("  labels: " + ", ".join(shown))
     if dataset.factors:
-        click.echo("  factors: " + ", ".join(dataset.factors))
+        click.echo("  factors: " + ", ".join(map(printable, dataset.factors)))
     report_skipped(dataset.skipped)
     click.echo(f"  digest: {dataset.digest}")

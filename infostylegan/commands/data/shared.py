@@ -75,5 +75,6 @@ def report_skipped(skipped: list[tuple[str, str]]) -> None:
 
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace DEST where it exists.")
 max_bad_option = click.option(
-    "--max-bad", type=float, default=0.05, show_default=True, help="Share of images that may be left out."
-)
+    "--max-bad", type=click.FloatRange(0, 1), default=0.05, show_default=True,
+    help="Share of images that may be left out.",
+)  # fmt: skip
