@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,10 +12,21 @@ import click
 from dnnlib.errors import UserError
 
 
+def printable(text: str) -> str:
+    """Text out of somebody's files, safe to show: what a terminal would obey, or cannot show, is escaped."""
+    shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return shown.encode(sys.stdout.encoding or "utf-8", "backslashreplace").decode(
+        sys.stdout.encoding or "utf-8"
+    )
+
+
 class Failure(click.ClickException):
     """A mistake in what the user gave, shown as one message without a traceback; exit code 2."""
 
     exit_code = 2
+
+    def format_message(self) -> str:
+        return "\n".join(map(printable, self.message.split("\n")))  # it may quote names of files
 
 
 class Commands(click.Group):

@@ -234,6 +234,16 @@ def test_every_command_that_a_recipe_names_exists() -> None:
                 assert all(word in asked.output for word in command if word.startswith("--"))
 
 
+def test_an_error_escapes_what_a_terminal_would_obey_in_a_files_name(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        archive.writestr("\x1b[2J\r.png", b"")
+    result = CliRunner().invoke(main, ["data", "folder", str(tmp_path / "in.zip"), str(tmp_path / "o.zip"),
+                                       "--resolution", "8"])  # fmt: skip
+    assert result.exit_code == 2
+    assert "\\x1b[2J\\r.png (not an image" in result.output
+    assert not {"\x1b", "\r"} & set(result.output)
+
+
 @pytest.mark.parametrize("share", ["-0.1", "7"])
 def test_a_share_of_bad_images_that_is_none_is_refused(share: str, tmp_path: Path) -> None:
     Image.new("L", (8, 8), 9).save(tmp_path / "1.png")

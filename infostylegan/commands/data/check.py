@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from infostylegan.commands.data.shared import Bar, max_bad_option, printable, report_skipped
+from dnnlib.cli import printable
+from infostylegan.commands.data.shared import Bar, max_bad_option, report_skipped
 
 _SHOWN = 20
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from infostylegan.commands.data.shared import Bar, max_bad_option, overwrite_option, printable, report
+from dnnlib.cli import printable
+from infostylegan.commands.data.shared import Bar, max_bad_option, overwrite_option, report
 
 
 @click.command("eyepacs")

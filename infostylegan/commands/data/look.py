@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from infostylegan.commands.data.shared import Bar, max_bad_option, printable, report_skipped
+from dnnlib.cli import printable
+from infostylegan.commands.data.shared import Bar, max_bad_option, report_skipped
 
 
 @click.command("info")

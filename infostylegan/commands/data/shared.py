@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dnnlib.cli import printable
+
 if TYPE_CHECKING:
     from infostylegan.data.packing import Packed
 
@@ -49,14 +51,6 @@ class Bar:
             left = f"{minutes / 60:.1f} hours" if minutes >= 90 else f"{minutes:.0f} minutes"
             click.echo(f"{self._what}: {done} of {total}, {rate:.1f} a second, {left} left", err=True)
             self._told = now
-
-
-def printable(text: str) -> str:
-    """Text out of somebody's files, safe to show: what a terminal would obey, or cannot show, is escaped."""
-    shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-    return shown.encode(sys.stdout.encoding or "utf-8", "backslashreplace").decode(
-        sys.stdout.encoding or "utf-8"
-    )
 
 
 def report(packed: Packed) -> None:
