@@ -65,12 +65,17 @@ class _Unpickler(pickle.Unpickler):
 # Instructions that could change an object or make one of a class; save_snapshot writes none of them.
 FOREIGN = {"BUILD", "OBJ", "INST", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"}
 
+NUMBERED = ("PUT", "BINPUT", "LONG_BINPUT")
+
 
 def refuse_foreign_opcodes(data: bytes) -> None:
     """Raise SnapshotError for an instruction that a snapshot never holds, before any of them runs."""
-    for opcode, _, _ in pickletools.genops(data):
+    for opcode, argument, _ in pickletools.genops(data):
         if opcode.name in FOREIGN:
             raise SnapshotError(f"it holds the instruction {opcode.name}, which a snapshot never does")
+        # The unpickler makes room for every number up to this one.
+        if opcode.name in NUMBERED and (argument or 0) > len(data):
+            raise SnapshotError(f"it numbers an object {argument}, in {len(data)} bytes")
 
 
 # The first bytes of files that people take for a snapshot, and what to do with them.

@@ -248,6 +248,12 @@ def test_a_file_cannot_set_attributes_of_a_network_that_it_holds(tmp_path, netwo
     refused(path)
 
 
+@pytest.mark.parametrize("number", [b"r\xff\xff\xff\x7f", b"p2147483647\n"])
+def test_a_short_file_that_numbers_an_object_in_the_billions_is_refused_before_room_is_made(tmp_path, number):
+    (tmp_path / "bomb.pkl").write_bytes(b"\x80\x04N" + number + b".")
+    assert "numbers an object 2147483647" in refused(tmp_path / "bomb.pkl")
+
+
 # ---- damaged and foreign files -------------------------------------------------------------------------
 
 
