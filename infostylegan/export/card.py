@@ -15,6 +15,18 @@ def code_range(code: Code) -> str:
     return f"0 … {code.k - 1}" if isinstance(code, Categorical) else "0 or 1"
 
 
+def record(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """What a snapshot says under `key`, where that is a record: a file of somebody else may say anything."""
+    found = content.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
+def listed(content: Mapping[str, Any], key: str) -> list[str]:
+    """What a snapshot lists under `key`, as texts; nothing where that is no list."""
+    found = content.get(key)
+    return [str(value) for value in found] if isinstance(found, (list, tuple)) else []
+
+
 def _cell(text: Any) -> str:
     """Text that stays within its cell of a Markdown table."""
     return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
@@ -23,10 +35,7 @@ def _cell(text: Any) -> str:
 def model_card(content: Mapping[str, Any], name: str = "") -> str:
     """Markdown with the header that the Hugging Face hub reads; facts from the snapshot, nothing else."""
     G = content["G_ema"]
-    names = content.get("code_names") or {}
-    dataset = content.get("dataset") or {}
-    options = content.get("training_options") or {}
-    labels = content.get("label_names")
+    names, dataset, options = (record(content, key) for key in ("code_names", "dataset", "training_options"))
     size = int(G.grown_resolution)
     parameters = sum(p.numel() for p in G.parameters())
     data_name = _cell(dataset.get("name", "unknown data"))
@@ -47,8 +56,9 @@ def model_card(content: Mapping[str, Any], name: str = "") -> str:
             "A dash means that nobody has named the code; what it does is to be seen in a traversal.",
         ]
     if G.labels:
-        listed = ", ".join(f"{i}: {_cell(n)}" for i, n in enumerate(labels or [])) or f"0 to {G.labels - 1}"
-        lines += ["", f"Labels: {listed}."]
+        labels = listed(content, "label_names")
+        told = ", ".join(f"{i}: {_cell(n)}" for i, n in enumerate(labels)) or f"0 to {G.labels - 1}"
+        lines += ["", f"Labels: {told}."]
     lines += ["", "## Use", "", "```python", "from infostylegan import load_generator", ""]
     lines += ['G = load_generator(".")  # this folder, or its model.safetensors; nothing in it is executed']
     lines += ["z, c = G.sample_latents(8)"]
@@ -60,13 +70,14 @@ def model_card(content: Mapping[str, Any], name: str = "") -> str:
     psi = ", psi=0.7" if G.mapping is not None else ""
     lines += [f"images = G(z, c{label}{psi})  # [8, {G.channels}, {size}, {size}], about -1 to 1", "```", ""]
     lines += ["## Training", ""]
-    lines += [f"- Data: {data_name}" + (f", {dataset['images']:,} images" if "images" in dataset else "")]
+    count = dataset.get("images")
+    lines += [f"- Data: {data_name}" + (f", {count:,} images" if isinstance(count, int) else "")]
     if dataset.get("digest"):
         lines += [f"- Digest of the data: `{_cell(dataset['digest'])}`"]
     if isinstance(content.get("images"), int):
         lines += [f"- Seen in training: {content['images']:,} images"]
-    told = [k for k in ("beta", "gamma", "seed", "kimg", "precision") if options.get(k) is not None]
-    lines += [f"- {key}: {_cell(json.dumps(options[key], ensure_ascii=False))}" for key in told]
+    known = [k for k in ("beta", "gamma", "seed", "kimg", "precision") if options.get(k) is not None]
+    lines += [f"- {key}: {_cell(json.dumps(options[key], ensure_ascii=False))}" for key in known]
     if content.get("version"):
         lines += [f"- infostylegan {_cell(content['version'])}"]
     lines += [

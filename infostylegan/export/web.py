@@ -21,6 +21,7 @@ from typing import Any
 from dnnlib.cache import cache_folder
 from dnnlib.files import atomic_write
 from infostylegan.codes import Uniform, shown_name
+from infostylegan.export.card import listed, record
 from infostylegan.export.errors import ExportError
 from infostylegan.export.graph import require_onnx, save_onnx
 
@@ -93,16 +94,16 @@ def fetch_runtime(url: str = URL) -> Path:
 
 def describe_page(content: Mapping[str, Any]) -> dict[str, Any]:
     """What the page must know of the generator."""
-    G, names = content["G_ema"], content.get("code_names") or {}
-    size, labels = int(G.grown_resolution), content.get("label_names") or []
-    dataset = (content.get("dataset") or {}).get("name")
+    G, size = content["G_ema"], int(content["G_ema"].grown_resolution)
+    names = {str(code): str(name) for code, name in record(content, "code_names").items()}
+    labels, dataset = listed(content, "label_names"), record(content, "dataset").get("name")
     return {
         "title": f"InfoStyleGAN: {dataset}" if dataset else "InfoStyleGAN",
         "about": f"{size} × {size} pixels; {len(G.codes)} codes that the generator found without labels",
         "resolution": size,
         "noise_dim": G.noise_dim,
         "styles": G.mapping is not None,
-        "labels": [str(labels[i]) if i < len(labels) else str(i) for i in range(G.labels)],
+        "labels": [labels[i] if i < len(labels) else str(i) for i in range(G.labels)],
         "codes": [
             {
                 "code": code.name,

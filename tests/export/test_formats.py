@@ -18,6 +18,7 @@ from infostylegan.codes import CodeSpec
 from infostylegan.export import ExportError, load_snapshot, save_folder, save_snapshot
 from infostylegan.export.card import model_card
 from infostylegan.export.folders import new_folder
+from infostylegan.export.web import describe_page
 from infostylegan.naming import rename_codes
 
 CODES = "cat:3,bern:1,unif:2"
@@ -183,6 +184,16 @@ def test_the_card_tells_codes_names_data_and_limits_and_no_text_breaks_its_table
     assert "Labels: 0: healthy, 1: ill." in card
     assert "fundus, 99 images" in card
     assert "not for diagnosis" in card
+
+
+@pytest.mark.parametrize("odd", [None, "x", 5, ["x"], {"unif0": 5, "name": [1], "images": "many"}], ids=str)
+def test_a_file_with_odd_facts_about_itself_has_a_card_and_a_page(G, odd):
+    """What stands beside the weights may be anybody's."""
+    keys = ("code_names", "dataset", "training_options", "label_names", "images", "version")
+    for key in keys:
+        assert model_card({"G_ema": G, key: odd}).startswith("---")
+        assert describe_page({"G_ema": G, key: odd})["resolution"] == G.grown_resolution
+    json.dumps(describe_page({"G_ema": G, **dict.fromkeys(keys, odd)}))
 
 
 @pytest.mark.parametrize("options", [{}, {"labels": 2}, {"styles": False}, {"codes": "none"}])
