@@ -16,7 +16,7 @@ import torch
 from click.core import ParameterSource
 
 from dnnlib import distributed
-from dnnlib.cli import Failure
+from dnnlib.cli import Failure, told
 from dnnlib.devices import pick_device
 from dnnlib.errors import UserError
 from dnnlib.files import append_jsonl, atomic_write
@@ -183,7 +183,7 @@ def main(ctx: click.Context, **args: Any) -> None:
     except Taken as error:
         raise Failure(f"{error}; this run is being trained already (--new starts another)") from None
     except (UserError, OSError) as error:
-        raise Failure(str(error)) from None
+        raise Failure(told(error)) from None
     finally:
         distributed.shutdown()
 

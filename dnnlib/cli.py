@@ -29,6 +29,17 @@ class Failure(click.ClickException):
         return "\n".join(map(printable, self.message.split("\n")))  # it may quote names of files
 
 
+def told(error: Exception) -> str:
+    """The message of what a user can mend: of a system's error the file and what is wrong."""
+    if not isinstance(error, OSError) or type(error).__str__ is not OSError.__str__:
+        return str(error)  # it has words of its own
+    if error.strerror is None or error.filename is None:
+        return str(error)
+    what = error.strerror[0].lower() + error.strerror[1:]
+    remedy = "; choose another place" if isinstance(error, FileExistsError | NotADirectoryError) else ""
+    return f"{error.filename}: {what}{remedy}"
+
+
 class Commands(click.Group):
     """Commands, each imported from `package.<name>` when it is asked for, under its own name.
 
@@ -54,4 +65,4 @@ class Commands(click.Group):
         except BrokenPipeError:  # `… | head`: click ends quietly
             raise
         except (UserError, OSError) as error:
-            raise Failure(str(error)) from error
+            raise Failure(told(error)) from error

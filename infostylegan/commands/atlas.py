@@ -37,13 +37,13 @@ def atlas(snapshot: Path, data: str | None, samples: int | None, rows: int, seed
         if D is None:
             raise Failure(f"{snapshot}: holds no discriminator to read the attributes of --data with")
         probes = _probes(D, data, content, G)
+    outdir.mkdir(parents=True, exist_ok=True)  # before the work that would be lost
     resolution = int(G.grown_resolution)
     bar = _Bar("measuring")
     found = survey(
         G, D, samples=samples or (512 if resolution <= 128 else 128), rows=rows, probes=probes, seed=seed,
         batch=16 if resolution <= 128 else 4, progress=bar,
     )  # fmt: skip
-    outdir.mkdir(parents=True, exist_ok=True)
     for entry in found.entries:
         save_png(page(entry, found, names), outdir / f"{entry.code.name}.png")
     title = f"What the codes of {snapshot.name} do"

@@ -51,7 +51,7 @@ def project(
 
     from infostylegan import projection as method
     from infostylegan.render.grids import labelled_grid, save_png
-    from infostylegan.render.latents import parse_settings
+    from infostylegan.render.latents import check_label, parse_settings
 
     G, D, names, _ = open_networks(snapshot)
     with refusals():
@@ -60,10 +60,14 @@ def project(
     if image.suffix.lower() == ".npz":
         with refusals():
             found = method.load_projection(image, G)
+        folder.mkdir(parents=True, exist_ok=True)
         photograph, labels = found.image, ["as projected"]
         shown = [found.image]
     else:
         photograph = read_photograph(image, G, fit, crop)
+        with refusals():
+            check_label(G, label)
+        folder.mkdir(parents=True, exist_ok=True)  # before the work that would be lost
         film = _Film(photograph, steps)
         with refusals():
             found = method.project(
@@ -71,13 +75,11 @@ def project(
                 progress=film,
             )  # fmt: skip
         film.bar.close()
-        folder.mkdir(parents=True, exist_ok=True)
         note = {"photograph": image.name, "snapshot": snapshot.name, "steps": steps, "features": features,
                 "seed": seed, "fit": fit, "code_names": names}  # fmt: skip
         method.save_projection(folder / "latents.npz", G, found, **note)
         film.save(folder / "optimisation.webp")
         shown, labels = [photograph, found.image], ["photograph", f"projected, {found.psnr:.1f} dB"]
-    folder.mkdir(parents=True, exist_ok=True)
     for number, change in enumerate(changes):
         values = {code: float(value) for code, value in change.items()}
         edited = method.change_codes(G, found, values)
