@@ -19,7 +19,7 @@ from infostylegan.report.gather import NoRun, gather
 from infostylegan.report.markup import Html, tag, text
 from infostylegan.report.pictures import Picture, encode, fitted
 
-from .conftest import options, picture, tick, write_lines  # isort: skip
+from .conftest import CODES, options, picture, tick, write_lines  # isort: skip
 
 
 class Reader(HTMLParser):
@@ -138,6 +138,23 @@ def test_damaged_records_are_noted_and_the_rest_is_told(run, tmp_path):
     assert any("stats.jsonl is damaged: line 2" in note for note in found.notes)
     assert any("training_options.json cannot be read" in note for note in found.notes)
     assert "line 2 is not JSON" in read(tmp_path / "a.html").text
+
+
+@pytest.mark.parametrize(
+    "value", [None, "x", [], {}, [[1]], {"a": [1]}, True, 0, -1, math.nan, math.inf, 10**400], ids=str
+)
+def test_a_record_of_odd_values_is_told_of_as_far_as_it_goes(tmp_path, value):
+    """Python's JSON knows NaN, infinity and whole numbers that no float holds."""
+    odd = dict.fromkeys(options(), value)
+    (tmp_path / "training_options.json").write_text(json.dumps(odd | {"codes": CODES, "uniform": "uniform"}))
+    ticks = [dict.fromkeys(tick(1), value), tick(2, information=dict.fromkeys(("cat0", "unif0"), value))]
+    write_lines(tmp_path / "stats.jsonl", ticks)
+    write_lines(tmp_path / "result.jsonl", [{"images": value, "information": value}])
+    record = {"results": {"fid": value}, "interval": {"fid": [value, value]}}
+    keys = ("snapshot", "images", "protocol", "notes", "time")
+    write_lines(tmp_path / "metric-fid.jsonl", [record, record | dict.fromkeys(keys, value)])
+    write_report(tmp_path, tmp_path / "report.html")
+    assert "finished at 2.0 thousand images" in read(tmp_path / "report.html").text
 
 
 def test_lines_of_metrics_among_the_ticks_are_no_ticks(run):
