@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -173,10 +172,11 @@ def encode_png(pixels: Pixels, about: Mapping[str, Any] | None = None) -> bytes:
 
 
 def number_within(value: Any, what: str, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise BadSettings(f"{what} is a number from {low:g} to {high:g}")
-    if not low <= value <= high:
-        raise BadSettings(f"{what} {value:g}: a number from {low:g} to {high:g}")
+    asked = f"a number from {low:.10g} to {high:.10g}"
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:  # NaN
+        raise BadSettings(f"{what} is {asked}")
+    if not low <= value <= high:  # before it is made a float: JSON's whole numbers have no bound
+        raise BadSettings(f"{what}: {asked}")
     return float(value)
 
 
