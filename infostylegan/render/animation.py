@@ -7,6 +7,7 @@ encoded by itself and appended (developers.google.com/speed/webp/docs/riff_conta
 from __future__ import annotations
 
 import io
+import os
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
@@ -191,6 +192,7 @@ def _write_mp4(
     worst = {"h264": 51, "av1": 63}[codec]
     options = {"crf": str(round(8 + (worst - 8) * (100 - quality) / 65)) if quality > 35 else str(worst)}
     options["preset"] = {"h264": "medium", "av1": "8"}[codec]
+    os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder tells of itself at length: errors alone
     # By name, so that the index can be moved to the front, where a browser wants it.
     with av.open(file.name, "w", format="mp4", options={"movflags": "faststart"}) as container:
         stream: Any = None

@@ -25,13 +25,18 @@ DPI = 110
 TOP = 9  # links shown on a page
 
 
+def _unsigned_zero(value: float, digits: int) -> float:
+    """Rounded, and 0 in the place of -0: an estimate of nothing may fall below it."""
+    return round(value, digits) + 0.0
+
+
 def information_text(entry: Entry) -> str:
     """`0.83 of 1.51 nats (55 %)`."""
     if entry.nats is None:
         return "information unknown: the snapshot holds no discriminator"
-    share = f" ({entry.nats / entry.ceiling:.0%})" if entry.ceiling > 0 else ""
+    share = f" ({_unsigned_zero(entry.nats / entry.ceiling, 2):.0%})" if entry.ceiling > 0 else ""
     interval = f" ± {(entry.interval[1] - entry.interval[0]) / 2:.2f}" if entry.interval else ""
-    return f"{entry.nats:.2f}{interval} of {entry.ceiling:.2f} nats{share}"
+    return f"{_unsigned_zero(entry.nats, 2):.2f}{interval} of {entry.ceiling:.2f} nats{share}"
 
 
 def link_text(entry: Entry, link: Link) -> str:
@@ -168,7 +173,11 @@ def overview(atlas: Atlas, names: Mapping[str, str], title: str) -> Image.Image:
         middle = top + CELL // 2
         draw.line((20, top - 6, paper.width - 20, top - 6), fill="#e4e4e4")
         draw.text((lefts[0], middle), shown[i], font=plain, fill=INK, anchor="lm")
-        nats = "unknown" if entry.nats is None else f"{entry.nats:.2f} of {entry.ceiling:.2f} nats"
+        nats = (
+            "unknown"
+            if entry.nats is None
+            else f"{_unsigned_zero(entry.nats, 2):.2f} of {entry.ceiling:.2f} nats"
+        )
         draw.text((lefts[1], middle - 12), nats, font=plain, fill=INK, anchor="lm")
         share = 0.0 if entry.nats is None or entry.ceiling <= 0 else entry.nats / entry.ceiling
         _bar(draw, (lefts[1], middle + 4), 160, share)

@@ -87,7 +87,9 @@ def labelled_grid(
         draw.text((gap, title_height / 2), title, font=big, fill=ink, anchor="lm")
     for column, label in enumerate(column_labels or ()):
         x = left + padding + column * (width + padding) + width / 2
-        draw.text((x, top - gap), _fitted(label, font, width), font=font, fill=ink, anchor="mb")
+        # On one line, whatever hangs below it.
+        line = top - gap - size // 5
+        draw.text((x, line), _fitted(label, font, width), font=font, fill=ink, anchor="ms")
     for row, label in enumerate(row_labels or ()):
         y = top + padding + row * (height + padding) + height / 2
         draw.text((left - gap, y), label, font=font, fill=ink, anchor="rm")
