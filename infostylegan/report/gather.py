@@ -4,6 +4,7 @@ cannot be read is noted and left out."""
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,12 +96,21 @@ def gather(folder: Path) -> Run:
     return run
 
 
+def _tame(value: Any) -> Any:
+    """JSON with infinity in the place of whole numbers that no float holds."""
+    if isinstance(value, dict):
+        return {key: _tame(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_tame(item) for item in value]
+    return math.inf if isinstance(value, int) and abs(value) > 2**63 else value
+
+
 def _json(path: Path, notes: list[str]) -> dict[str, Any]:
     try:
         if path.stat().st_size > LARGEST_SETTINGS:
             notes.append(f"{path.name} is too large for settings, and was not read")
             return {}
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = _tame(json.loads(path.read_text(encoding="utf-8")))
         if isinstance(content, dict):
             return content
         notes.append(f"{path.name} holds no settings")
@@ -113,7 +123,7 @@ def _json(path: Path, notes: list[str]) -> dict[str, Any]:
 
 def _lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     try:
-        return read_jsonl(path)
+        return [_tame(record) for record in read_jsonl(path)]
     except FileNotFoundError:
         return []
     except (OSError, DamagedFile, UnicodeDecodeError, RecursionError) as error:
