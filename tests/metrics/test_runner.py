@@ -330,6 +330,8 @@ def test_a_snapshot_that_is_measured_again_after_a_kill_is_recorded_once(make_im
     assert again == folder
     records = read_jsonl(folder / "metric-fid16.jsonl")
     assert [r["images"] for r in records] == [24, 48]
+    stats = [r["images"] for r in read_jsonl(folder / "stats.jsonl") if "metrics" in r]
+    assert stats == [24, 48]
 
 
 @pytest.mark.parametrize(
