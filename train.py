@@ -82,7 +82,7 @@ def table(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
 @click.option(
     "--cfg", type=click.Choice(sorted(PRESETS)), help="Settings to start from.  [default: from the data]"
 )
-@click.option("--beta", type=float, help="Weight of the mutual information (Eq. 4); 0 is a plain StyleGAN.")
+@click.option("--beta", type=float, help="Weight of the mutual information (Eq. 4); 0: none.")
 @click.option("--beta-uniform", type=float, help="The same for uniform codes alone.  [default: --beta]")
 @click.option("--beta-real", type=float, help="Weight of the information that Q reads from real images.")
 @click.option(

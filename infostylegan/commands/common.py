@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,7 +17,21 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-snapshot_argument = click.argument("snapshot", type=click.Path(path_type=Path))
+
+class SnapshotPath(click.Path):
+    """A snapshot, an exported generator, or a run folder, which stands for its newest snapshot."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if (path / "model.safetensors").is_file():
+            return path
+        return max(path.glob("network-snapshot-*.pkl"), default=path)
+
+
+snapshot_argument = click.argument("snapshot", type=SnapshotPath())
 _OPTIONS = (
     click.option("--psi", type=float, default=1.0, show_default=True, help="Below 1: more typical images."),
     click.option(

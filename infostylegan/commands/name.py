@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
+from infostylegan.commands.common import SnapshotPath
+
 
 @click.command()
-@click.argument("snapshot", type=click.Path(path_type=Path))
+@click.argument("snapshot", type=SnapshotPath())
 @click.argument("code", required=False)
 @click.argument("text", metavar="[NAME]", required=False)
 @click.option("--clear", is_flag=True, help="Take the name of CODE away, or all names.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from infostylegan.commands.common import open_networks, refusals
+from infostylegan.commands.common import SnapshotPath, open_networks, refusals
 from infostylegan.commands.data.pack import CropBox
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ FILM_SIDE = 384  # pixels of a tile of the film, at most
 
 @click.command()
 @click.argument("image", type=click.Path(path_type=Path))
-@click.argument("snapshot", type=click.Path(path_type=Path))
+@click.argument("snapshot", type=SnapshotPath())
 @click.option(
     "--set", "edits", multiple=True, metavar="SETTINGS",
     help="Codes to change afterwards, as in unif3=0.8,cat0=1; each --set is a picture of the strip.",

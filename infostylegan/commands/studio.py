@@ -9,10 +9,11 @@ from pathlib import Path
 import click
 
 from dnnlib.cli import Failure
+from infostylegan.commands.common import SnapshotPath
 
 
 @click.command()
-@click.argument("snapshot", type=click.Path(path_type=Path))
+@click.argument("snapshot", type=SnapshotPath())
 @click.option("--data", help="A data set (a name, a folder or a zip) whose images can be projected.")
 @click.option(
     "--studies", type=click.Path(path_type=Path, file_okay=False),
@@ -43,7 +44,7 @@ def studio(
         import starlette  # noqa: F401
         import uvicorn
     except ImportError as error:
-        raise Failure(f"the studio needs {error.name}: pip install 'infostylegan[studio]'") from None
+        raise Failure(f"the studio needs {error.name}: pip install '.[studio]'") from None
     import torch
 
     from infostylegan.commands.data.shared import Bar

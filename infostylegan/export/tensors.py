@@ -55,7 +55,10 @@ def load_tensors(path: Path) -> dict[str, Any]:
     """The content of an exported folder, or of a .safetensors file alone. Raises SnapshotError."""
     weights = path / WEIGHTS if path.is_dir() else path
     if not weights.is_file():
-        raise SnapshotError(f"{path}: a folder without {WEIGHTS}; give a snapshot file or an exported folder")
+        raise SnapshotError(
+            f"{path}: a folder without {WEIGHTS} or a snapshot; give a snapshot, a run folder that has one, "
+            "or an exported folder"
+        )
     try:
         with safetensors.safe_open(weights, framework="pt") as file:
             header = file.metadata() or {}

@@ -169,7 +169,9 @@ def test_tensors_of_another_program_and_an_empty_folder_are_refused(tmp_path):
     with pytest.raises(SnapshotError, match="another program"):
         load_generator(tmp_path / "other.safetensors")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SnapshotError, match=r"without model\.safetensors"):
+    with pytest.raises(
+        SnapshotError, match=r"without model\.safetensors or a snapshot; give a snapshot, a run folder"
+    ):
         load_generator(tmp_path / "empty")
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from infostylegan import Discriminator, Generator
 from infostylegan.__main__ import main
 from infostylegan.codes import CodeError, shown_name
-from infostylegan.export import load_snapshot, save_snapshot
+from infostylegan.export import load_snapshot, save_folder, save_snapshot
 from infostylegan.naming import LONGEST, clean_name, code_names, names_in_run, rename_codes
 
 CODES = "cat:3,bern:1,unif:2"
@@ -115,6 +115,16 @@ def test_the_command_sets_lists_and_clears(snapshot):
     assert run(snapshot, "unif1").output == "unif1 (pigmentation)\n"
     assert run(snapshot, "unif1", "--clear").output == "unif1\n"
     assert run(snapshot, "--clear").output.split() == ["cat0", "bern0", "unif0", "unif1"]
+
+
+def test_a_run_folder_stands_for_its_newest_snapshot_and_an_exported_one_for_itself(snapshot):
+    newer = snapshot.with_name("network-snapshot-000010.pkl")
+    newer.write_bytes(snapshot.read_bytes())
+    assert run(snapshot.parent, "unif0", "pigmentation").output == "unif0 (pigmentation)\n"
+    assert code_names(load_snapshot(newer)) == {"unif0": "pigmentation"}
+    assert code_names(load_snapshot(snapshot)) == {}
+    save_folder(snapshot.parent, load_snapshot(snapshot))
+    assert run(snapshot.parent).output.split() == ["cat0", "bern0", "unif0", "unif1"]
 
 
 def test_mistakes_get_one_line(snapshot):

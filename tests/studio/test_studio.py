@@ -552,7 +552,7 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(snapshot, mo
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     result = run(snapshot)
     assert result.exit_code == 2
-    assert "pip install 'infostylegan[studio]'" in result.stderr
+    assert "pip install '.[studio]'" in result.stderr
 
 
 def test_a_cookie_of_one_studio_does_not_open_another(app, access):
