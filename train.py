@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import torch
 from click.core import ParameterSource
 
@@ -22,7 +23,7 @@ from dnnlib.errors import UserError
 from dnnlib.files import append_jsonl, atomic_write
 from dnnlib.lock import Taken, exclusive
 from dnnlib.log import RunLog
-from dnnlib.memory import tune_malloc
+from dnnlib.memory import is_out_of_memory, tune_malloc
 from dnnlib.runs import list_runs, next_run_dir
 from infostylegan import __version__
 from infostylegan.data import DataError, Dataset, open_dataset
@@ -30,11 +31,12 @@ from infostylegan.naming import names_in_run
 from infostylegan.presets import LARGEST_GUESS, PRESETS, preset_for
 from infostylegan.training.loop import Hook, RunResult, RunSettings, train
 from infostylegan.training.measure import SPREAD_WARNING
-from infostylegan.training.options import OptionError, TrainingOptions
+from infostylegan.training.options import LARGEST, OptionError, TrainingOptions
 from infostylegan.training.plan import describe_plan
 from infostylegan.training.report import information_table
 
 OPTIONS_FILE = "training_options.json"
+MOST_LABELS = 1000  # classes that are believed whatever the number of images
 DONE_FILE = "result.jsonl"  # written when a run has come to its end: images, and nats of each code
 
 
@@ -184,6 +186,13 @@ def main(ctx: click.Context, **args: Any) -> None:
         raise Failure(f"{error}; this run is being trained already (--new starts another)") from None
     except (UserError, OSError) as error:
         raise Failure(told(error)) from None
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise Failure(
+            "out of memory: --micro-batch, --precision bf16, or smaller networks or images take less "
+            "(--dry-run estimates how much)"
+        ) from None
     finally:
         distributed.shutdown()
 
@@ -277,6 +286,8 @@ def preset_options(args: dict[str, Any], given: set[str], name: str) -> dict[str
     if "beta" in given:  # and --beta-uniform defaults to it
         values["beta_uniform"] = None
         values["beta_start"] = None
+        if args["beta"] == 0:  # a plain GAN: what else a preset does for its codes goes, too
+            values.update(beta_real=0.0, share_codes=False)
     values.update({key: args[key] for key in given if (key in fields and key != "data") or key == "labels"})
     values["seed"] = args["seed"]
     values["precision"] = pick_precision(values.get("precision", "fp32"), pick_device(args["device"]))
@@ -289,6 +300,10 @@ def prepare(args: dict[str, Any], given: set[str]) -> tuple[TrainingOptions, Dat
     name = Path(args["data"]).stem
     values = preset_options(args, given, name)
     preset = args["cfg"] or preset_for(name)
+    # What is wrong whatever the data are is said before they are read, which can take an hour.
+    size = LARGEST if values.get("resolution") is None else values["resolution"]
+    others = {key: value for key, value in values.items() if key not in ("labels", "resolution")}
+    TrainingOptions(data=name, data_digest="", resolution=size, **others)
 
     def progress(done: int, total: int) -> None:
         if sys.stderr.isatty():
@@ -310,12 +325,24 @@ def prepare(args: dict[str, Any], given: set[str]) -> tuple[TrainingOptions, Dat
             f"--labels: {args['data']} has none (add dataset.json or labels.csv), or use --no-labels"
         )
     values["resolution"] = dataset.resolution
-    values["label_count"] = int(dataset.labels.max()) + 1 if use_labels and dataset.labels is not None else 0
+    labels = dataset.labels if use_labels else None
+    values["label_count"] = 0 if labels is None else count_labels(args["data"], labels)
     options = TrainingOptions(
         data=dataset.name, data_digest=dataset.digest, channels=dataset.channels, **values
     )
     check_batches(options)
     return options, dataset
+
+
+def count_labels(data: str, labels: np.ndarray) -> int:
+    """One more than the largest class number. Raises OptionError where that cannot be how many there are."""
+    largest = int(labels.max())
+    if largest >= max(MOST_LABELS, len(labels)):
+        raise OptionError(
+            f"--labels: {data} has a class number {largest:,} in {len(labels):,} images; number the classes "
+            "0, 1, 2, … without gaps, or use --no-labels"
+        )
+    return largest + 1
 
 
 def check_batches(options: TrainingOptions) -> None:
@@ -345,7 +372,13 @@ def pick_folder(args: dict[str, Any], options: TrainingOptions) -> Path:
         return check_same(args["resume"], options)
     found = None if args["fresh"] else find_run(args["outdir"], options)
     if found is None and distributed.is_main():
-        found = next_run_dir(args["outdir"], options.describe())
+        try:
+            found = next_run_dir(args["outdir"], options.describe())
+        except OSError as error:
+            raise OptionError(
+                f"--outdir {args['outdir']}: no run folder can be made there ({error.strerror}); choose a "
+                "folder that can be written"
+            ) from None
         with atomic_write(found / OPTIONS_FILE, "w") as file:
             started = {"command": sys.argv, "folder": str(Path.cwd()), "version": __version__}
             file.write(options.to_json({**started, **{k: args[k] for k in ("data", "fit", "max_bad")}}))

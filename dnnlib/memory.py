@@ -50,3 +50,10 @@ def peak_memory_bytes(device: torch.device | str | None = None) -> int:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak) if sys.platform == "darwin" else int(peak) * 1024
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python, NumPy or PyTorch says that memory could not be had."""
+    # PyTorch has a class of its own for GPUs only; on a CPU its allocator raises a plain RuntimeError.
+    named = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
+    return named or isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)

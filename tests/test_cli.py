@@ -171,6 +171,24 @@ def test_every_member_of_the_family_can_be_asked_for(images, options):
     assert bool(list(Path("runs").rglob("traverse-*"))) == ("none" not in options)
 
 
+def test_beta_0_leaves_nothing_of_a_preset_that_serves_the_codes_but_what_is_asked_for_stays(images):
+    def left(*options):
+        found = invoke("--data", images, *TINY, "--cfg", "mnist", "--resolution", 16, *options)
+        assert found.exit_code == 0, found.output
+        made = json.loads(Path("runs", runs()[-1], "training_options.json").read_text())
+        return made["beta_real"], made["share_codes"]
+
+    assert left() == (3.0, True)
+    assert left("--beta", 0) == (0.0, False)
+    assert left("--beta", 0, "--beta-real", 2, "--share-codes") == (2.0, True)
+
+
+def test_without_information_none_is_told_or_drawn(images):
+    result = invoke("--data", images, *TINY, "--beta", 0)
+    assert "nats" not in result.stdout
+    assert not list(Path("runs").rglob("information.png"))
+
+
 def labelled(folder, labels):
     names = sorted(path.name for path in folder.glob("*.png"))
     document = {"labels": [[name, i % 3] for i, name in enumerate(names)] if labels is None else labels}
@@ -184,6 +202,14 @@ def test_labels_of_the_folder_condition_both_networks_when_asked_for(images):
     assert (content["G_ema"].labels, content["D"].labels) == (3, 3)
     assert invoke("--data", images, *TINY).exit_code == 0
     assert [load_snapshot(p)["G_ema"].labels for p in sorted(Path("runs").rglob("*.pkl"))] == [3, 0]
+
+
+def test_a_class_number_that_cannot_have_been_counted_is_refused(images):
+    labelled(images, [[f"{i:03d}.png", 10**12 if i == 3 else 0] for i in range(24)])
+    message = one_line("--data", images, *TINY, "--labels")
+    assert "1,000,000,000,000" in message
+    assert "without gaps" in message
+    assert runs() == []
 
 
 def test_labels_where_there_are_none_are_refused_with_the_remedy(images):
@@ -341,10 +367,21 @@ def test_too_many_damaged_images_are_refused_with_names_and_a_few_are_left_out_w
     assert "--max-bad" in message
 
 
-def test_a_resolution_that_is_no_power_of_two_is_refused(images):
-    message = one_line("--data", images, *TINY, "--resolution", 48)
-    assert "48" in message
-    assert "power of two" in message
+@pytest.mark.parametrize("resolution", [48, 0, -8, 4, 2048])
+def test_a_resolution_that_cannot_be_trained_is_refused_with_those_that_can(images, resolution):
+    message = one_line("--data", images, *TINY, "--resolution", resolution)
+    assert f"--resolution {resolution}: must be a power of two, 8 to 1024" in message
+
+
+@pytest.mark.parametrize("wrong", [["--codes", "cat:1"], ["--lr", "0"], ["--batch", "7:32"]], ids=" ".join)
+def test_an_impossible_option_is_refused_before_the_data_are_read(images, monkeypatch, wrong):
+    monkeypatch.setattr(train, "open_dataset", lambda *a, **k: pytest.fail("read the data"))
+    assert wrong[0].removeprefix("--codes") in one_line("--data", images, *TINY, *wrong)
+
+
+def test_running_out_of_memory_is_told_in_one_line_with_what_takes_less(images, monkeypatch):
+    monkeypatch.setattr(train, "train", lambda *a: torch.empty(1 << 60))
+    assert "--micro-batch" in one_line("--data", images, *TINY)
 
 
 # ---- mistakes with the options -------------------------------------------------------------------------

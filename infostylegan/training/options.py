@@ -16,6 +16,7 @@ from infostylegan.networks import Discriminator, Generator
 from infostylegan.training.step import LossSettings
 
 PRECISIONS = ("fp32", "bf16")
+LARGEST = 1024  # resolution
 Table = float | Mapping[int, float]
 POSITIVE = (
     "kimg", "r1_interval", "ema_kimg", "fmap_base", "fmap_max", "latent_dim", "micro_batch", "mapping_layers",
@@ -92,7 +93,7 @@ class TrainingOptions:
         def choice(option: str, value: str, choices: tuple[str, ...]) -> None:
             demand(value in choices, f"{option} {value}: choose one of {', '.join(choices)}")
 
-        powers = (8, 16, 32, 64, 128, 256, 512, 1024)
+        powers = (8, 16, 32, 64, 128, 256, 512, LARGEST)
         demand(
             self.resolution in powers, f"--resolution {self.resolution}: must be a power of two, 8 to 1024"
         )
@@ -106,6 +107,11 @@ class TrainingOptions:
         for name in NUMBERS:
             value = getattr(self, name)
             option = f"--{name.replace('_', '-')}"
+            for size in value if isinstance(value, Mapping) else ():
+                demand(
+                    size in powers,
+                    f"{option} {size}:…: {size} is no resolution; write a power of two, 8 to 1024",
+                )
             for number in value.values() if isinstance(value, Mapping) else [value]:
                 if number is not None:
                     sound = math.isfinite(number) and (number > 0 or (number == 0 and name not in POSITIVE))

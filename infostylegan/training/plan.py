@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+from weakref import WeakSet, finalize
+
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from cuda_ops.backends import default_impl, resolve_impl
 from dnnlib.log import format_bytes
 from infostylegan.growth import Phase
 from infostylegan.networks import Discriminator, Generator
@@ -36,9 +42,12 @@ def describe_plan(options: TrainingOptions, data: str, device: torch.device) -> 
             f"{phase.gamma:>11.4g} {phase.steps:>8,}"
         )
     sizes = {phase.resolution: phase for phase in phases}.values()
-    worst, memory = max(
-        ((phase, estimate_memory(G, D, options, phase)) for phase in sizes), key=lambda p: p[1]
-    )
+    # What the operations keep depends on who computes them.
+    fused = resolve_impl("plan", "auto", torch.empty(1, device=device)) is not None
+    with default_impl(device.type if fused else "ref"):
+        worst, memory = max(
+            ((phase, estimate_memory(G, D, options, phase)) for phase in sizes), key=lambda p: p[1]
+        )
     part = min(worst.batch, options.micro_batch or worst.batch)
     lines += [
         "",
@@ -54,38 +63,65 @@ def count(network: nn.Module) -> int:
 
 
 def estimate_memory(G: Generator, D: Discriminator, options: TrainingOptions, phase: Phase) -> float:
-    """Bytes that a step holds: weights, moments, gradients, and what autograd saves for the backward pass.
+    """Bytes that a step holds: weights, moments, gradients, and the most that is alive besides.
 
-    The saved tensors are counted on the meta device, where nothing is computed, for two and for four images;
-    the difference is the cost of an image.
+    Steps of two and of four images are taken on the meta device, where nothing is computed; the difference
+    is the cost of an image.
     """
     G, D = G.to("meta"), D.to("meta")
+    for p in (*G.parameters(), *D.parameters()):
+        p.grad = torch.zeros_like(p)
     settings = options.losses()
-    two, four = (saved_bytes(G, D, options, phase, settings, n) for n in (2, 4))
+    two, four = (step_bytes(G, D, options, phase, settings, n) for n in (2, 4))
     images = min(phase.batch, options.micro_batch or phase.batch)
     weights = 4 * (count(G) * 5 + count(D) * 4)  # value, gradient, two moments; and the average of G
     return weights + two + (four - two) / 2 * (images - 2)
 
 
-def saved_bytes(
+def step_bytes(
     G: Generator, D: Discriminator, options: TrainingOptions, phase: Phase, settings: LossSettings, n: int
 ) -> float:
-    """Bytes saved for backward by the heavier half of a step on n images."""
+    """The most bytes alive at once in the heavier half of a step on n images, beside the networks."""
     meta = torch.device("meta")
     label = torch.zeros(n, dtype=torch.long, device=meta) if options.label_count else None
     real = torch.zeros(n, options.channels, phase.resolution, phase.resolution, device=meta)
-    halves = []
-    for half in (
-        lambda: discriminator_step(G, D, real, label, phase, 1.0, settings, phase.gamma, StepStats()),
-        lambda: generator_step(G, D, n, label, meta, phase, 1.0, settings, StepStats()),
+    peaks = []
+    for learner, half in (
+        (D, lambda: discriminator_step(G, D, real, label, phase, 1.0, settings, phase.gamma, StepStats())),
+        (G, lambda: generator_step(G, D, n, label, meta, phase, 1.0, settings, StepStats())),
     ):
-        seen: dict[int, Tensor] = {}
-
-        def keep(tensor: Tensor, seen: dict[int, Tensor] = seen) -> Tensor:
-            seen.setdefault(id(tensor), tensor)
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        D.requires_grad_(learner is D)
+        with LiveBytes() as live:
             half()
-        halves.append(float(sum(t.numel() * t.element_size() for t in seen.values())))
-    return max(halves)
+        peaks.append(float(live.peak))
+    D.requires_grad_(True)
+    return max(peaks)
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of the tensors that operations make within it, until they are freed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self.seen: WeakSet[torch.UntypedStorage] = WeakSet()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = {id(t.untyped_storage()) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor) and id(tensor.untyped_storage()) not in given:
+                self.count(tensor.untyped_storage())
+        return made
+
+    def count(self, storage: torch.UntypedStorage) -> None:
+        if storage not in self.seen:
+            self.seen.add(storage)
+            self.now += storage.nbytes()
+            self.peak = max(self.peak, self.now)
+            finalize(storage, self.release, storage.nbytes())
+
+    def release(self, size: int) -> None:
+        self.now -= size

@@ -77,8 +77,8 @@ class Reporter:
         self.events.add_images("fakes", shown, step, dataformats="NHWC")
 
     def information_plot(self) -> None:
-        records = read_jsonl(self.folder / STATS)
-        if records and self.ceilings:
+        records = [record for record in read_jsonl(self.folder / STATS) if record.get("information")]
+        if records:
             plot_information(records, self.ceilings, self.folder / "information.png")
 
     def snapshot(self, state: TrainingState, provenance: dict[str, Any]) -> Path:

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 import dnnlib
 from dnnlib import memory
@@ -68,3 +70,14 @@ def test_peak_memory_counts_what_was_held_even_after_it_is_freed():
     block = bytearray(b"x" * (1 << 20)) * 64
     del block
     assert memory.peak_memory_bytes("cpu") >= before
+
+
+def test_running_out_of_memory_is_told_from_other_errors_of_torch_and_numpy():
+    for too_much in (lambda: torch.empty(1 << 60), lambda: np.empty(1 << 60, dtype=np.uint8)):
+        with pytest.raises((RuntimeError, MemoryError)) as caught:
+            too_much()
+        assert memory.is_out_of_memory(caught.value)
+    assert memory.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
+    with pytest.raises(RuntimeError) as caught:
+        torch.zeros(2) + torch.zeros(3)
+    assert not memory.is_out_of_memory(caught.value)

@@ -87,6 +87,8 @@ def test_differences_are_named_with_both_values():
         ({"latent_dim": 0}, ["--latent-dim 0"]),
         ({"mapping_layers": -1}, ["--mapping-layers -1"]),
         ({"mapping_lr": 0.0}, ["--mapping-lr 0"]),
+        ({"batch": {7: 32}}, ["--batch 7", "power of two"]),
+        ({"lr": {8: 0.1, 100: 0.2}}, ["--lr 100", "power of two"]),
         ({"codes": "cat:1"}, ["cat:1", "at least 2"]),
         ({"codes": "nonsense"}, ["nonsense", "cat:3,bern:7,unif:10"]),
         ({"codes": "cat:20", "latent_dim": 20}, ["--codes cat:20", "20 wide", "--latent-dim"]),
