@@ -34,6 +34,8 @@ from infostylegan.data import Dataset
 from infostylegan.data.loading import permutation
 from infostylegan.data.pyramid import box_sums, to_float
 from infostylegan.export import load_snapshot
+from infostylegan.export.card import record
+from infostylegan.naming import code_names
 from infostylegan.networks import Discriminator, Generator
 from infostylegan.render.grids import to_uint8
 from infostylegan.training.step import fade_reals
@@ -91,8 +93,8 @@ class Evaluation:
         found = content.get("D")
         self.D: Discriminator | None = found.to(self.device) if isinstance(found, Discriminator) else None
         self.images = int(content.get("images", 0))
-        self.code_names: dict[str, str] = content.get("code_names") or {}
-        self.trained_on: str = (content.get("dataset") or {}).get("digest", "")
+        self.code_names = code_names(content)
+        self.trained_on = str(record(content, "dataset").get("digest") or "")
         self._generated: dict[int, Features] = {}
         self._real: dict[int | None, Features] = {}
         data = self.dataset

@@ -53,13 +53,14 @@ class Rated:
         """The generator of a snapshot. `code`: its name in the specification, or the name people gave it."""
         from infostylegan.codes import CodeError
         from infostylegan.export import load_snapshot
+        from infostylegan.naming import code_names
         from infostylegan.render.latents import find_code
 
         path = Path(path)
         snapshot = load_snapshot(path)
         G: Generator = snapshot["G_ema"]
         try:
-            found = G.codes.names[find_code(G.codes, code, snapshot.get("code_names"))]
+            found = G.codes.names[find_code(G.codes, code, code_names(snapshot))]
         except CodeError as error:
             raise MetricError(f"{path}: {error}") from None
         return Rated(G, found, name or f"{path.absolute().parent.name}/{path.name}", sha256_file(path))

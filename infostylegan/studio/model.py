@@ -16,6 +16,7 @@ from PIL import Image, PngImagePlugin
 
 from infostylegan.codes import Code
 from infostylegan.export import load_snapshot
+from infostylegan.export.card import listed
 from infostylegan.naming import code_names
 from infostylegan.render.grids import to_uint8
 from infostylegan.render.latents import seeded_latents
@@ -60,7 +61,7 @@ class Model:
         self.G = content["G_ema"]
         self.D = content.get("D")
         self.names: dict[str, str] = code_names(content)
-        self.label_names = list(content.get("label_names") or [])
+        self.label_names = listed(content, "label_names")
         self.content = content
         self.turn = FairLock()
 

@@ -270,3 +270,10 @@ def test_what_is_no_study_is_said_to_be_none(tmp_path, content, message):
         (tmp_path / "study.json").write_text(content)
     with pytest.raises(MetricError, match=message):
         Study.open(tmp_path)
+
+
+@pytest.mark.parametrize("odd", [5, ["x"], "x", {"unif0": 5}], ids=str)
+def test_names_in_a_snapshot_that_are_none_do_not_matter(tmp_path, odd):
+    G = Generator(8, "unif:1", latent_dim=8, fmap_base=64, fmap_max=8)
+    save_generator(tmp_path / "a.pkl", G, code_names=odd)
+    assert Rated.load(tmp_path / "a.pkl", "unif0").code == "unif0"
