@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,17 +18,38 @@ settings.register_profile("quiet", deadline=None, derandomize=True, max_examples
 settings.load_profile("quiet")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
-    """One thread for torch: tests are so small that a second one only waits. The ops keep theirs."""
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """One thread for torch, in fixtures of every scope too: tests are so small that a second one only waits.
+    The ops keep theirs."""
     torch = sys.modules.get("torch")
-    if torch is None or "cuda_ops" in request.path.parts:
-        yield
-        return
+    if torch is None or "cuda_ops" in item.path.parts:
+        return (yield)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    try:
+        return (yield)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium, driven by Playwright; without either, a test that asks for it is skipped."""
+    api = pytest.importorskip(
+        "playwright.sync_api", reason="no Playwright to drive a browser with: pip install '.[test]'"
+    )
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        pytest.skip("no Chromium here: apt-get install chromium, or set CHROMIUM")
+    flags = [
+        "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
+        "--disable-component-update", "--disable-sync",
+    ]  # fmt: skip
+    with api.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=path, args=flags)
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture(scope="session")

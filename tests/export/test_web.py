@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-import shutil
 import tarfile
 import threading
 from functools import partial
@@ -74,22 +73,14 @@ def _address(folder):
 
 
 @pytest.fixture(name="page")
-def _page():
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    browser = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    if not browser:
-        pytest.skip("no Chromium: apt-get install chromium, or set CHROMIUM")
-    with api.sync_playwright() as play:
-        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
-                   "--disable-component-update", "--disable-sync"]  # fmt: skip
-        chromium = play.chromium.launch(executable_path=browser, args=options)
-        page = chromium.new_page()
-        page.wrong, page.asked = [], []
-        page.on("pageerror", lambda error: page.wrong.append(str(error)))
-        page.on("console", lambda m: m.type == "error" and page.wrong.append(m.text))
-        page.on("request", lambda request: page.asked.append(request.url))
-        yield page
-        chromium.close()
+def _page(browser):
+    page = browser.new_page()
+    page.wrong, page.asked = [], []
+    page.on("pageerror", lambda error: page.wrong.append(str(error)))
+    page.on("console", lambda m: m.type == "error" and page.wrong.append(m.text))
+    page.on("request", lambda request: page.asked.append(request.url))
+    yield page
+    page.close()
 
 
 def pixels(page):
