@@ -78,6 +78,8 @@ def test_differences_are_named_with_both_values():
         ({"lr": float("nan")}, ["--lr"]),
         ({"stable_kimg": -1.0}, ["--stable-kimg"]),
         ({"fade_kimg": {8: 10, 16: -1.0}}, ["--fade-kimg"]),
+        ({"fmap_max": 100_000_000}, ["--fmap-max 100000000", "4096"]),
+        ({"latent_dim": 100_000}, ["--latent-dim 100000", "4096"]),
         ({"micro_batch": 0}, ["--micro-batch 0"]),
         ({"micro_batch": -4}, ["--micro-batch -4"]),
         ({"r1_interval": 0}, ["--r1-interval 0"]),
