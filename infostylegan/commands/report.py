@@ -23,26 +23,21 @@ def report(run: Path, data: str | None, studies: tuple[Path, ...], out: Path | N
 
     It opens offline, prints, and asks for nothing. A run that is not finished is told of as far as it came.
     """
-    from dnnlib.cli import Failure
     from dnnlib.log import format_bytes
     from infostylegan.data import open_dataset
     from infostylegan.report import write_report
-    from infostylegan.report.gather import NoRun, gather
-    from infostylegan.report.page import TooLarge
+    from infostylegan.report.gather import gather
 
     path = out or run / "report.html"
-    try:
-        options = gather(run).options if data is not None else {}
-        dataset = None
-        if data is not None:
-            size, channels = options.get("resolution"), options.get("channels")
-            dataset = open_dataset(
-                data, resolution=size if isinstance(size, int) else None,
-                channels=channels if isinstance(channels, int) else None,
-            )  # fmt: skip
-        found = write_report(run, path, dataset=dataset, studies=studies)
-    except (NoRun, TooLarge) as error:
-        raise Failure(str(error)) from error
+    options = gather(run).options if data is not None else {}
+    dataset = None
+    if data is not None:
+        size, channels = options.get("resolution"), options.get("channels")
+        dataset = open_dataset(
+            data, resolution=size if isinstance(size, int) else None,
+            channels=channels if isinstance(channels, int) else None,
+        )  # fmt: skip
+    found = write_report(run, path, dataset=dataset, studies=studies)
     for note in found.notes:
         click.echo(f"note: {note}", err=True)
     click.echo(f"{path}: {format_bytes(path.stat().st_size)}")

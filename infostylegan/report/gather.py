@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dnnlib.errors import UserError
 from dnnlib.files import DamagedFile, read_jsonl
 from infostylegan.codes import CodeError, CodeSpec
 from infostylegan.export import SnapshotError, load_snapshot
@@ -18,7 +19,7 @@ from infostylegan.naming import code_names
 LARGEST_SETTINGS = 1 << 20  # bytes
 
 
-class NoRun(Exception):  # noqa: N818  named for what it is
+class NoRun(UserError):  # noqa: N818  named for what it is
     """A folder that no run was written to; the message says what is missing."""
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from dnnlib.errors import UserError
 from dnnlib.files import atomic_write
 from dnnlib.log import format_bytes, format_time
 from infostylegan import __version__
@@ -29,7 +30,7 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri
 BLUE, ORANGE, GREEN, GREY = "var(--blue)", "var(--orange)", "var(--green)", "var(--grey)"
 
 
-class TooLarge(ValueError):  # noqa: N818  named for what it is
+class TooLarge(UserError, ValueError):  # noqa: N818  named for what it is
     """A report that would pass the limit."""
 
 
