@@ -89,6 +89,8 @@ ISG_INLINE void put_pairs(T* to, V even, V odd, int64_t left, bool streaming) {
 }
 
 ISG_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
+// Into the second-level cache, where there is room for what is needed much later.
+ISG_INLINE void prefetch_early(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 // ---- along y: rows of memory, each with its coefficient, into one row
 
@@ -357,6 +359,7 @@ struct Few {  // what is the same for all rows
   const S *coef, *coef_odd;
   const T* zeros;           // for a row that doesn't exist
   bool streaming;
+  bool two_new;             // two rows of the image enter with each row of results, else one at most
 };
 
 // Of a, followed in memory by b, from number First on: the sum over taps.
@@ -423,7 +426,11 @@ ISG_INLINE void filter_rows(const Few<T>& p, const T* image, const RowOfFew<type
                             int64_t count, T* to) {
   using M = Memory<T>;
   using V = typename M::Vector;
-  constexpr int64_t kLanes = M::kLanes, kAhead = 1024 / sizeof(T);
+  constexpr int64_t kLanes = M::kLanes, kSoon = 4096 / sizeof(T), kLater = 16384 / sizeof(T);
+  const auto fetch_ahead = [&](const T* from) __attribute__((always_inline)) {
+    prefetch(from + kSoon);
+    prefetch_early(from + kLater);
+  };
   for (int64_t o = 0; o < count; o++, to += p.out) {
     const T* row[NY];
     for_each<NY>(NY, [&](int64_t j) __attribute__((always_inline)) {
@@ -433,7 +440,8 @@ ISG_INLINE void filter_rows(const Few<T>& p, const T* image, const RowOfFew<type
     walk_row(X{}, p, [&](int64_t k) __attribute__((always_inline)) -> V {
       const int64_t at = k * kLanes, begin = -p.low - at, end = p.in - p.low - at;
       if (begin <= 0 && end >= kLanes) {
-        prefetch(row[NY - 1] + at + kAhead);
+        fetch_ahead(row[NY - 1] + at);
+        if (p.two_new) fetch_ahead(row[NY - 2] + at);
         return taps.sum([&](int64_t j) __attribute__((always_inline)) { return M::load(row[j] + at); });
       }
       if (begin >= kLanes || end <= 0) return V{};
@@ -451,7 +459,7 @@ void filter_planes(const AxisPlan& x, const AxisPlan& y, const typename Memory<T
   const RowsOfFew<S, NY> rows(x, y, cy);
   const Scratch<T> zeros(x.in);
   const Few<T> p{x.in, x.out, x.lowest(), cx + x.phase(0) * x.most_taps(), cx + x.phase(1) * x.most_taps(),
-                 zeros.data, streaming};
+                 zeros.data, streaming, y.down > y.up};
   const int64_t chunk = least(y.out, ceil_div(16384, x.out)), chunks = ceil_div(y.out, chunk);  // rows of one piece
   parallel(planes * chunks, ceil_div(16384, chunk * x.out), [&](int64_t begin, int64_t end) {
     const Few<T> own = p;
