@@ -200,6 +200,10 @@ def main(ctx: click.Context, **args: Any) -> None:
 def run(args: dict[str, Any], given: set[str]) -> None:
     """Options -> data -> plan -> run folder -> training -> the closing words."""
     device = pick_device(args["device"])
+    if args["metrics"]:  # a slip in the names is told before the data are read and a folder is made
+        from metrics.measures import parse
+
+        parse(args["metrics"])
     if args["dry_run"]:
         click.echo(describe_plan(*plan_without_data(args, given), device))
         return

@@ -351,6 +351,12 @@ def test_mistakes_in_the_list_are_told_before_training_begins(
     assert not list(Path("runs").glob("*/network-snapshot-*"))
 
 
+def test_a_name_that_is_no_metric_leaves_no_run_folder(make_images) -> None:
+    make_images(Path("images"))
+    assert CliRunner().invoke(train.main, [*TINY, "--metrics", "fod"]).exit_code == 2
+    assert not Path("runs").exists()
+
+
 def test_gray_images_and_a_generator_that_draws_by_label_are_measured(tmp_path: Path) -> None:
     G = Generator(16, CODES, labels=3, channels=1, latent_dim=16, fmap_base=64, fmap_max=8, mapping_layers=1)
     D = Discriminator(16, CODES, labels=3, channels=1, fmap_base=64, fmap_max=8)
