@@ -27,6 +27,7 @@ from dnnlib.memory import is_out_of_memory, tune_malloc
 from dnnlib.runs import list_runs, next_run_dir
 from infostylegan import __version__
 from infostylegan.data import DataError, Dataset, open_dataset
+from infostylegan.export import find_snapshot, snapshots_of
 from infostylegan.naming import names_in_run
 from infostylegan.presets import LARGEST_GUESS, PRESETS, preset_for
 from infostylegan.training.loop import Hook, RunResult, RunSettings, train
@@ -267,7 +268,7 @@ def closing_words(folder: Path, options: TrainingOptions, result: RunResult) -> 
             "codes held fixed" + (": z' has little say" if result.spread.within < SPREAD_WARNING else "")
         )
         lines.append(f"What each code does: {folder}/traverse-<code>.png")
-    lines.append(f"Generator: {sorted(folder.glob('network-snapshot-*.pkl'))[-1]}")
+    lines.append(f"Generator: {find_snapshot(folder)}")
     return "\n".join(lines)
 
 
@@ -401,7 +402,7 @@ def find_run(outdir: Path, options: TrainingOptions) -> Path | None:
 
 def finished(folder: Path) -> Path | None:
     """The last snapshot of a run that has come to its end."""
-    snapshots = sorted(folder.glob("network-snapshot-*.pkl"))
+    snapshots = snapshots_of(folder)
     done = (folder / DONE_FILE).exists()
     return snapshots[-1] if done and snapshots else None
 

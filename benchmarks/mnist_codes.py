@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from infostylegan.data import open_dataset
-from infostylegan.export import load_snapshot
+from infostylegan.export import find_snapshot, load_snapshot
 from infostylegan.losses import information
 from metrics import matched_accuracy, spread_within
 
@@ -31,7 +31,7 @@ HEADER = (
 @torch.no_grad()
 def evaluate(run: Path, data: str, samples: int = 5000) -> tuple[float, float, float, float, float]:
     """(kimg, nats, ceiling, spread, accuracy) of the last snapshot of a run."""
-    content = load_snapshot(sorted(run.glob("network-snapshot-*.pkl"))[-1])
+    content = load_snapshot(find_snapshot(run))
     G, D = content["G_ema"], content["D"]
     test = open_dataset(data, split="test", resolution=G.resolution)
     assert test.labels is not None

@@ -20,7 +20,7 @@ import torch
 from dnnlib.files import read_jsonl
 from dnnlib.seeding import seed_step
 from infostylegan.codes import UNIFORM_POSTERIORS
-from infostylegan.export import load_snapshot
+from infostylegan.export import find_snapshot, load_snapshot
 from infostylegan.losses import information
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,7 +33,7 @@ HEADER = (
 @torch.no_grad()
 def evaluate(run: Path, samples: int = 4000) -> tuple[list[float], float]:
     """r² of each uniform code, best first, and the discrete codes' information as a share of its ceiling."""
-    content = load_snapshot(sorted(run.glob("network-snapshot-*.pkl"))[-1])
+    content = load_snapshot(find_snapshot(run))
     G, D = content["G_ema"], content["D"]
     draw = torch.Generator().manual_seed(seed_step(0, 0, 0, stream=4))
     codes, means, nats = [], [], []

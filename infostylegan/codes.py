@@ -259,12 +259,12 @@ class Uniform:
             return GaussianPosterior(params[:, 0], torch.ones_like(params[:, 0]))
         if self.family == "gaussian":
             return GaussianPosterior(params[:, 0], self.sigma_min + F.softplus(params[:, 1]))
-        # The density is proportional to exp(tilt x - precision x^2 / 2), as far as sigma_min lets it be. Q gives
-        # the natural parameters, as it gives a categorical its logits: the derivative by the tilt is c - mean,
-        # which does not fade at the prior (tilt 0, precision 0). A learned location would be stuck there.
+        # Density as exp(tilt x - precision x^2 / 2), as far as sigma_min lets it. Q gives its natural
+        # parameters, as it gives a categorical its logits: the derivative by the tilt is c - mean, which does
+        # not fade at the prior (tilt 0, precision 0), where a learned location would be stuck.
         tilt = params[:, 0]
-        # No less than the tilt, so that the location lies within [-1, 1]; the small term keeps the scale finite
-        # (a scale of 100 is 1e-9 nats away from the uniform).
+        # No less than the tilt, so that the location lies within [-1, 1]; the small term keeps the scale
+        # finite (a scale of 100 is 1e-9 nats away from the uniform).
         precision = tilt.abs() + F.softplus(params[:, 1]) + 1e-4
         return TruncatedNormalPosterior(tilt / precision, (self.sigma_min**2 + 1.0 / precision).sqrt())
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from infostylegan.codes import CodeError, CodeSpec
-from infostylegan.export import SnapshotError, load_snapshot, replace_snapshot
+from infostylegan.export import SnapshotError, load_snapshot, replace_snapshot, snapshots_of
 
 LONGEST = 40  # characters of a name; more would not fit above a slider
 
@@ -70,7 +70,7 @@ def rename_codes(path: str | os.PathLike[str], changes: Mapping[str, str | None]
 
 def names_in_run(folder: str | os.PathLike[str]) -> dict[str, str]:
     """The names in the newest snapshot of a run folder; none where there is no readable one."""
-    for path in sorted(Path(folder).glob("network-snapshot-*.pkl"), reverse=True):
+    for path in reversed(snapshots_of(folder)):
         try:
             return code_names(load_snapshot(path))
         except SnapshotError:

@@ -7,18 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from infostylegan.data import DataError, Dataset, open_dataset
-from infostylegan.export import SnapshotError, load_snapshot
+from infostylegan.export import load_snapshot
 from metrics.errors import MetricError
-
-
-def find_snapshot(path: Path) -> Path:
-    """The snapshot itself, or the newest of a run folder. Raises SnapshotError where there is none."""
-    if not path.is_dir():
-        return path
-    found = sorted(path.glob("network-snapshot-*.pkl"))
-    if not found:
-        raise SnapshotError(f"{path}: holds no network-snapshot-<kimg>.pkl; give a run folder or a snapshot")
-    return found[-1]
 
 
 def open_data(snapshot: Path, data: str | None) -> Dataset:

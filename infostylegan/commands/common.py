@@ -28,7 +28,9 @@ class SnapshotPath(click.Path):
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
         if (path / "model.safetensors").is_file():
             return path
-        return max(path.glob("network-snapshot-*.pkl"), default=path)
+        from infostylegan.export import find_snapshot
+
+        return find_snapshot(path)
 
 
 snapshot_argument = click.argument("snapshot", type=SnapshotPath())

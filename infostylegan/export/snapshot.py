@@ -29,6 +29,20 @@ KINDS: dict[str, type[Generator] | type[Discriminator]] = {
 }
 
 
+def snapshots_of(folder: str | os.PathLike[str]) -> list[Path]:
+    """The snapshots in a run folder, oldest first."""
+    return sorted(Path(folder).glob("network-snapshot-*.pkl"))
+
+
+def find_snapshot(path: Path) -> Path:
+    """The snapshot itself, or the newest of a run folder. Raises SnapshotError where a folder has none."""
+    if not path.is_dir():
+        return path
+    if not (found := snapshots_of(path)):
+        raise SnapshotError(f"{path}: holds no network-snapshot-<kimg>.pkl; give a run folder or a snapshot")
+    return found[-1]
+
+
 def rebuild_network(kind: str, config: str, weights: bytes) -> Generator | Discriminator:
     """A network from its kind, its configuration (JSON) and its weights (safetensors), in eval mode."""
     return build_network(KINDS[kind], json.loads(config), safetensors.torch.load(weights))

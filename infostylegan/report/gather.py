@@ -13,7 +13,7 @@ from typing import Any
 from dnnlib.errors import UserError
 from dnnlib.files import DamagedFile, read_jsonl
 from infostylegan.codes import CodeError, CodeSpec
-from infostylegan.export import SnapshotError, load_snapshot
+from infostylegan.export import SnapshotError, load_snapshot, snapshots_of
 from infostylegan.naming import code_names
 
 LARGEST_SETTINGS = 1 << 20  # bytes
@@ -143,7 +143,7 @@ def _log(path: Path) -> list[str]:
 
 
 def _read_snapshot(run: Run) -> None:
-    for path in sorted(run.folder.glob("network-snapshot-*.pkl"), reverse=True):
+    for path in reversed(snapshots_of(run.folder)):
         try:
             content = load_snapshot(path)
         except SnapshotError as error:

@@ -242,9 +242,9 @@ def _record(study: Study, found: StudyScore, run: Path) -> None:
 
     from dnnlib.files import append_jsonl, sha256_file
     from infostylegan import __version__
-    from infostylegan.export import load_snapshot
+    from infostylegan.export import load_snapshot, snapshots_of
 
-    digests = {sha256_file(path): path.name for path in sorted(run.glob("network-snapshot-*.pkl"))}
+    digests = {sha256_file(path): path.name for path in snapshots_of(run)}
     here = [model for model in found.models if model.model.digest in digests and model.acm]
     if not here:
         raise Failure(f"{run}: holds none of the snapshots that {study.folder} rates; give their run folder")

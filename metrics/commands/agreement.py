@@ -92,10 +92,11 @@ def _measured(
 ) -> dict[str, dict[str, Any]]:
     """The record of every metric: an old one of the same snapshot, data and seed, or a new one."""
     from dnnlib.files import read_jsonl
+    from infostylegan.export import find_snapshot
     from metrics.errors import MetricError
     from metrics.evaluation import Evaluation
     from metrics.runner import measure
-    from metrics.subject import find_snapshot, open_data
+    from metrics.subject import open_data
 
     def no_extractor() -> Any:
         raise MetricError(

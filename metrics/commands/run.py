@@ -58,11 +58,12 @@ def run(
     import torch
 
     from dnnlib.devices import pick_device
+    from infostylegan.export import find_snapshot
     from metrics.evaluation import Evaluation
     from metrics.features import open_extractor
     from metrics.measures import parse
     from metrics.runner import measure, table
-    from metrics.subject import find_snapshot, open_data
+    from metrics.subject import open_data
 
     if threads:
         torch.set_num_threads(threads)

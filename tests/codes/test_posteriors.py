@@ -204,7 +204,9 @@ def test_the_scale_never_falls_below_its_least(family, where):
 
 
 @given(tilt=st.floats(-4, 4), width=st.floats(-12, 6))
-def test_a_truncated_normals_parameters_are_the_natural_ones_where_the_least_scale_does_not_matter(tilt, width):
+def test_a_truncated_normals_parameters_are_the_natural_ones_where_the_least_scale_does_not_matter(
+    tilt, width
+):
     """log q = tilt x - precision x^2 / 2 - a constant, and the location stays within the interval."""
     sigma = 0.01
     params = torch.tensor([[tilt, width]], dtype=torch.float64)
@@ -219,8 +221,8 @@ def test_a_truncated_normals_parameters_are_the_natural_ones_where_the_least_sca
 
 
 @pytest.mark.parametrize("width", [-20.0, -6.0, 0.0])
-def test_a_truncated_normal_that_is_the_prior_still_learns_where_the_code_lies(width):
-    """The derivative of log q by the tilt is c - mean there; a location's own would be c / scale^2, about 0."""
+def test_a_truncated_normal_that_is_the_prior_still_learns_the_place(width):
+    """The derivative of log q by the tilt is c - mean there; by a location, c / scale^2."""
     value = torch.linspace(-1, 1, 8)
     params = torch.tensor([[0.0, width]]).repeat(8, 1).requires_grad_()
     Uniform("truncnormal").posterior(params).log_prob(value).sum().backward()
