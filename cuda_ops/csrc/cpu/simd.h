@@ -127,11 +127,6 @@ ISG_INLINE VH narrow(Half, VF v) {
 template <class T>
 struct Memory;
 
-struct Lanes {  // those from `begin` up to `end`
-  int begin, end;
-  ISG_INLINE unsigned mask() const { return (1u << end) - (1u << begin); }
-};
-
 template <>
 struct Memory<float> {
   using Scalar = float;
@@ -143,22 +138,18 @@ struct Memory<float> {
   static ISG_INLINE VF load_masked(const float* p, uint16_t lanes) {
     return bits_as<VF>(_mm512_maskz_loadu_ps(lanes, p));
   }
-  static ISG_INLINE VF load_lanes(const float* p, Lanes lanes) {
-    return load_masked(p, static_cast<uint16_t>(lanes.mask()));
-  }
   static ISG_INLINE VF load_n(const float* p, int n) {
-    return bits_as<VF>(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p));
+    return load_masked(p, static_cast<uint16_t>((1u << n) - 1));
   }
   static ISG_INLINE void store_n(float* p, VF v, int n) {
     _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), bits_as<__m512>(v));
   }
 #else
-  static ISG_INLINE VF load_lanes(const float* p, Lanes lanes) {
+  static ISG_INLINE VF load_n(const float* p, int n) {
     VF v = {};
-    for (int i = lanes.begin; i < lanes.end; i++) v[i] = p[i];
+    for (int i = 0; i < n; i++) v[i] = p[i];
     return v;
   }
-  static ISG_INLINE VF load_n(const float* p, int n) { return load_lanes(p, {0, n}); }
   static ISG_INLINE void store_n(float* p, VF v, int n) {
     for (int i = 0; i < n; i++) p[i] = v[i];
   }
@@ -172,12 +163,11 @@ struct Memory<double> {
   static constexpr int kLanes = kDoubles;
   static ISG_INLINE VD load(const double* p) { return load_raw<VD>(p); }
   static ISG_INLINE void store(double* p, VD v) { memcpy(p, &v, sizeof v); }
-  static ISG_INLINE VD load_lanes(const double* p, Lanes lanes) {
+  static ISG_INLINE VD load_n(const double* p, int n) {
     VD v = {};
-    for (int i = lanes.begin; i < lanes.end; i++) v[i] = p[i];
+    for (int i = 0; i < n; i++) v[i] = p[i];
     return v;
   }
-  static ISG_INLINE VD load_n(const double* p, int n) { return load_lanes(p, {0, n}); }
   static ISG_INLINE void store_n(double* p, VD v, int n) {
     for (int i = 0; i < n; i++) p[i] = v[i];
   }
@@ -197,22 +187,18 @@ struct HalfMemory {
   static ISG_INLINE VF load_masked(const T* p, uint16_t lanes) {
     return widen(T{}, bits_as<VH>(_mm256_maskz_loadu_epi16(lanes, p)));
   }
-  static ISG_INLINE VF load_lanes(const T* p, Lanes lanes) {
-    return load_masked(p, static_cast<uint16_t>(lanes.mask()));
-  }
   static ISG_INLINE VF load_n(const T* p, int n) {
-    return widen(T{}, bits_as<VH>(_mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << n) - 1), p)));
+    return load_masked(p, static_cast<uint16_t>((1u << n) - 1));
   }
   static ISG_INLINE void store_n(T* p, VF v, int n) {
     _mm256_mask_storeu_epi16(p, static_cast<__mmask16>((1u << n) - 1), bits_as<__m256i>(narrow(T{}, v)));
   }
 #else
-  static ISG_INLINE VF load_lanes(const T* p, Lanes lanes) {
+  static ISG_INLINE VF load_n(const T* p, int n) {
     VH h = {};
-    for (int i = lanes.begin; i < lanes.end; i++) h[i] = p[i].bits;
+    for (int i = 0; i < n; i++) h[i] = p[i].bits;
     return widen(T{}, h);
   }
-  static ISG_INLINE VF load_n(const T* p, int n) { return load_lanes(p, {0, n}); }
   static ISG_INLINE void store_n(T* p, VF v, int n) {
     const VH h = narrow(T{}, v);
     for (int i = 0; i < n; i++) p[i].bits = h[i];

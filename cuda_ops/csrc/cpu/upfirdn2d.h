@@ -318,14 +318,15 @@ class AlongX {
 
 // ---- few taps on rows of one channel: both axes at once, in registers
 
-// What is done along x: N taps with or without every other result left out; or by 2 up, with N0 taps for even
-// results and N1 for odd ones, which begin `Later` (0 or 1) pixels after those of the even one before.
-template <int N_>
-struct Same { static constexpr int N = N_; };
-template <int N_>
-struct Down { static constexpr int N = N_; };
-template <int N0_, int N1_, int Later_>
-struct Up { static constexpr int N0 = N0_, N1 = N1_, Later = Later_; };
+// What is done along x, result 0 beginning to read at pixel First: N taps with or without every other result left out;
+// or by 2 up, with N0 taps for even results and N1 for odd ones, which begin `Later` (0 or 1) pixels after those of the
+// even one before.
+template <int N_, int First_>
+struct Same { static constexpr int N = N_, First = First_; };
+template <int N_, int First_>
+struct Down { static constexpr int N = N_, First = First_; };
+template <int N0_, int N1_, int Later_, int First_>
+struct Up { static constexpr int N0 = N0_, N1 = N1_, Later = Later_, First = First_; };
 
 template <class S, int NY>
 struct RowOfFew {      // what a row of results is made of
@@ -355,67 +356,83 @@ struct RowsOfFew : Scratch<RowOfFew<S, NY>> {
 template <class T>
 struct Few {  // what is the same for all rows
   using S = typename Memory<T>::Scalar;
-  int64_t in, out, low;     // pixels and results in a row; the first pixel that is read, which may not exist
+  int64_t in, out;          // pixels and results in a row
   const S *coef, *coef_odd;
   const T* zeros;           // for a row that doesn't exist
   bool streaming;
   bool two_new;             // two rows of the image enter with each row of results, else one at most
 };
 
-// Of a, followed in memory by b, from number First on: the sum over taps.
+// What begins K lanes after `now` in memory, where `before` comes first and `next` last.
+template <int K, class V>
+ISG_INLINE V near(V before, V now, V next) {
+  if constexpr (K < 0) return ahead_by<static_cast<int>(sizeof(V) / sizeof(now[0])) + K>(before, now);
+  else return ahead_by<K>(now, next);
+}
+// The sum over taps, the first of them at First.
 template <int First, int N, class V>
-ISG_INLINE V dot_ahead(V a, V b, const Taps<N, V>& taps) {
-  V sum = ahead_by<First>(a, b) * taps[0];
-  if constexpr (N > 1) sum += ahead_by<First + 1>(a, b) * taps[1];
-  if constexpr (N > 2) sum += ahead_by<First + 2>(a, b) * taps[2];
-  if constexpr (N > 3) sum += ahead_by<First + 3>(a, b) * taps[3];
+ISG_INLINE V dot_near(V before, V now, V next, const Taps<N, V>& taps) {
+  V sum = near<First>(before, now, next) * taps[0];
+  if constexpr (N > 1) sum += near<First + 1>(before, now, next) * taps[1];
+  if constexpr (N > 2) sum += near<First + 2>(before, now, next) * taps[2];
+  if constexpr (N > 3) sum += near<First + 3>(before, now, next) * taps[3];
   return sum;
 }
 
-// The walk along one row of results, given sums(k), the k-th vector of what is left of the image after the sums
-// along y: it begins at pixel `low`.
-template <class T, int N, class F>
-ISG_INLINE void walk_row(Same<N>, const Few<T>& p, F sums, T* to) {
+// The walk along one row of results, given sums(k), the k-th vector of what is left of the image's row after the sums
+// along y. Whole vectors are read and what lies between two of them is picked: reads from places between would each
+// touch two lines of the cache, and leave the row at either end.
+template <class T, int N, int First, class F>
+ISG_INLINE void walk_row(Same<N, First>, const Few<T>& p, F sums, T* to) {
   using V = typename Memory<T>::Vector;
   constexpr int64_t kLanes = Memory<T>::kLanes;
   const Taps<N, V> taps(p.coef, N);
-  V now = sums(0);
+  V before = {}, now = sums(0);
   for (int64_t k = 0; k * kLanes < p.out; k++) {
     const V next = sums(k + 1);
-    put_some(to + k * kLanes, dot_ahead<0>(now, next, taps), p.out - k * kLanes, p.streaming);
+    put_some(to + k * kLanes, dot_near<First>(before, now, next, taps), p.out - k * kLanes, p.streaming);
+    before = now;
     now = next;
   }
 }
-template <class T, int N, class F>
-ISG_INLINE void walk_row(Down<N>, const Few<T>& p, F sums, T* to) {
+template <class T, int N, int First, class F>
+ISG_INLINE void walk_row(Down<N, First>, const Few<T>& p, F sums, T* to) {
   using S = typename Memory<T>::Scalar;
   using V = typename Memory<T>::Vector;
   constexpr int64_t kLanes = Memory<T>::kLanes;
-  const S coef_even[2] = {p.coef[0], N > 2 ? p.coef[2] : S(0)}, coef_odd[2] = {p.coef[1], N > 3 ? p.coef[3] : S(0)};
-  const Taps<(N + 1) / 2, V> of_even(coef_even, 0);
-  const Taps<N / 2, V> of_odd(coef_odd, 0);
-  V a = sums(0), b = sums(1), even = evens(a, b), odd = odds(a, b);
+  // Taps 0 and 2 fall on pixels of one parity, taps 1 and 3 on those of the other.
+  constexpr bool odd = First % 2 != 0;
+  constexpr int kFirst = odd ? (First - 1) / 2 : First / 2, kSecond = odd ? (First + 1) / 2 : First / 2;
+  const S coef0[2] = {p.coef[0], N > 2 ? p.coef[2] : S(0)}, coef1[2] = {p.coef[1], N > 3 ? p.coef[3] : S(0)};
+  const Taps<(N + 1) / 2, V> taps0(coef0, 0);
+  const Taps<N / 2, V> taps1(coef1, 0);
+  struct Pair { V of0, of1; } before = {}, now, next;
+  const auto pair = [&](int64_t k) __attribute__((always_inline)) {
+    const V a = sums(2 * k), b = sums(2 * k + 1);
+    return odd ? Pair{odds(a, b), evens(a, b)} : Pair{evens(a, b), odds(a, b)};
+  };
+  now = pair(0);
   for (int64_t k = 0; k * kLanes < p.out; k++) {
-    a = sums(2 * k + 2);
-    b = sums(2 * k + 3);
-    const V next_even = evens(a, b), next_odd = odds(a, b);
-    const V v = dot_ahead<0>(even, next_even, of_even) + dot_ahead<0>(odd, next_odd, of_odd);
+    next = pair(k + 1);
+    const V v = dot_near<kFirst>(before.of0, now.of0, next.of0, taps0) +
+                dot_near<kSecond>(before.of1, now.of1, next.of1, taps1);
     put_some(to + k * kLanes, v, p.out - k * kLanes, p.streaming);
-    even = next_even;
-    odd = next_odd;
+    before = now;
+    now = next;
   }
 }
-template <class T, int N0, int N1, int Later, class F>
-ISG_INLINE void walk_row(Up<N0, N1, Later>, const Few<T>& p, F sums, T* to) {
+template <class T, int N0, int N1, int Later, int First, class F>
+ISG_INLINE void walk_row(Up<N0, N1, Later, First>, const Few<T>& p, F sums, T* to) {
   using V = typename Memory<T>::Vector;
   constexpr int64_t kLanes = Memory<T>::kLanes;
   const Taps<N0, V> of_even(p.coef, N0);
   const Taps<N1, V> of_odd(p.coef_odd, N1);
-  V now = sums(0);
+  V before = {}, now = sums(0);
   for (int64_t k = 0; 2 * k * kLanes < p.out; k++) {
     const V next = sums(k + 1);
-    put_pairs(to + 2 * k * kLanes, dot_ahead<0>(now, next, of_even), dot_ahead<Later>(now, next, of_odd),
-              p.out - 2 * k * kLanes, p.streaming);
+    put_pairs(to + 2 * k * kLanes, dot_near<First>(before, now, next, of_even),
+              dot_near<First + Later>(before, now, next, of_odd), p.out - 2 * k * kLanes, p.streaming);
+    before = now;
     now = next;
   }
 }
@@ -434,19 +451,20 @@ ISG_INLINE void filter_rows(const Few<T>& p, const T* image, const RowOfFew<type
   for (int64_t o = 0; o < count; o++, to += p.out) {
     const T* row[NY];
     for_each<NY>(NY, [&](int64_t j) __attribute__((always_inline)) {
-      row[j] = (rows[o].offset[j] < 0 ? p.zeros : image + rows[o].offset[j]) + p.low;
+      row[j] = rows[o].offset[j] < 0 ? p.zeros : image + rows[o].offset[j];
     });
     const Taps<NY, V> taps(rows[o].coef, NY);
     walk_row(X{}, p, [&](int64_t k) __attribute__((always_inline)) -> V {
-      const int64_t at = k * kLanes, begin = -p.low - at, end = p.in - p.low - at;
-      if (begin <= 0 && end >= kLanes) {
+      const int64_t at = k * kLanes, left = p.in - at;
+      if (left >= kLanes) {
         fetch_ahead(row[NY - 1] + at);
         if (p.two_new) fetch_ahead(row[NY - 2] + at);
         return taps.sum([&](int64_t j) __attribute__((always_inline)) { return M::load(row[j] + at); });
       }
-      if (begin >= kLanes || end <= 0) return V{};
-      const Lanes lanes{static_cast<int>(most(0, begin)), static_cast<int>(least(kLanes, end))};
-      return taps.sum([&](int64_t j) __attribute__((always_inline)) { return M::load_lanes(row[j] + at, lanes); });
+      if (left <= 0) return V{};
+      return taps.sum([&](int64_t j) __attribute__((always_inline)) {
+        return M::load_n(row[j] + at, static_cast<int>(left));
+      });
     }, to);
   }
 }
@@ -458,7 +476,7 @@ void filter_planes(const AxisPlan& x, const AxisPlan& y, const typename Memory<T
   using S = typename Memory<T>::Scalar;
   const RowsOfFew<S, NY> rows(x, y, cy);
   const Scratch<T> zeros(x.in);
-  const Few<T> p{x.in, x.out, x.lowest(), cx + x.phase(0) * x.most_taps(), cx + x.phase(1) * x.most_taps(),
+  const Few<T> p{x.in, x.out, cx + x.phase(0) * x.most_taps(), cx + x.phase(1) * x.most_taps(),
                  zeros.data, streaming, y.down > y.up};
   const int64_t chunk = least(y.out, ceil_div(16384, x.out)), chunks = ceil_div(y.out, chunk);  // rows of one piece
   parallel(planes * chunks, ceil_div(16384, chunk * x.out), [&](int64_t begin, int64_t end) {
@@ -529,7 +547,7 @@ void filter_small_planes(const AxisPlan& x, const AxisPlan& y, const float* cx, 
   const RowsOfFew<float, NY> rows(x, y, cy);
   const Scratch<T> zeros(2 * kLanes);
   const auto first_lanes = [](int64_t n) {
-    return static_cast<uint16_t>(Lanes{0, static_cast<int>(most(0, least(kLanes, n)))}.mask());
+    return static_cast<uint16_t>((1u << most(0, least(kLanes, n))) - 1);
   };
   const uint16_t low = first_lanes(x.in), high = first_lanes(x.in - kLanes);
   const auto* const all = picks.data;
@@ -603,24 +621,25 @@ bool filter_few(const AxisPlan& x, const AxisPlan& y, const typename Memory<T>::
     else filter_planes<T, 4, X>(x, y, cx, cy, in, out, planes, streaming);
     return true;
   };
-  if (x.up == 1 && x.down <= 2) {
-    switch (nx + (x.down == 2 ? 10 : 0)) {
-      case 2: return with(Same<2>{});
-      case 3: return with(Same<3>{});
-      case 4: return with(Same<4>{});
-      case 12: return with(Down<2>{});
-      case 13: return with(Down<3>{});
-      case 14: return with(Down<4>{});
-    }
+  // Begun where filter2d, upsample2d, downsample2d and their gradients begin.
+  const int64_t first = x.lowest();
+  if (x.up == 1 && x.down == 1) {
+    if (nx == 2 && first == 0) return with(Same<2, 0>{});
+    if (nx == 2 && first == -1) return with(Same<2, -1>{});
+    if (nx == 3 && first == -1) return with(Same<3, -1>{});
+    if (nx == 4 && first == -1) return with(Same<4, -1>{});
+    if (nx == 4 && first == -2) return with(Same<4, -2>{});
+  } else if (x.up == 1 && x.down == 2) {
+    if (nx == 2 && first == 0) return with(Down<2, 0>{});
+    if (nx == 3 && first == 0) return with(Down<3, 0>{});
+    if (nx == 3 && first == -1) return with(Down<3, -1>{});
+    if (nx == 4 && first == -1) return with(Down<4, -1>{});
   } else if (x.up == 2 && x.down == 1) {
-    switch (x.count(0) * 100 + x.count(1) * 10 + x.first(1) - x.first(0)) {
-      case 110: return with(Up<1, 1, 0>{});
-      case 111: return with(Up<1, 1, 1>{});
-      case 120: return with(Up<1, 2, 0>{});
-      case 211: return with(Up<2, 1, 1>{});
-      case 220: return with(Up<2, 2, 0>{});
-      case 221: return with(Up<2, 2, 1>{});
-    }
+    const int64_t even = x.count(0), odd = x.count(1), later = x.first(1) - first;
+    if (first == 0 && later == 0 && even == 1 && odd == 1) return with(Up<1, 1, 0, 0>{});
+    if (first == 0 && later == 0 && even == 1 && odd == 2) return with(Up<1, 2, 0, 0>{});
+    if (first == -1 && later == 1 && even == 2 && odd == 1) return with(Up<2, 1, 1, -1>{});
+    if (first == -1 && later == 1 && even == 2 && odd == 2) return with(Up<2, 2, 1, -1>{});
   }
   return false;
 }
