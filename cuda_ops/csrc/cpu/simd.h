@@ -72,24 +72,27 @@ ISG_INLINE VH narrowed(VU u) { return __builtin_convertvector(u, VH); }
 
 ISG_INLINE VF widen(BFloat16, VH h) { return bits_as<VF>(widened(h) << 16); }
 
+// The number rounded to bfloat16, which is the upper half of each lane; the lower is anything.
 #if defined(ISG_SIMD_avx512)
-ISG_INLINE VH narrow(BFloat16, VF v) {  // as below, in six instructions
+ISG_INLINE VU rounded(VF v) {  // as below, in five instructions
   const __m512i u = bits_as<__m512i>(v);
   const __mmask16 odd = _mm512_test_epi32_mask(u, _mm512_set1_epi32(0x10000));
   const __mmask16 nan = _mm512_cmp_ps_mask(bits_as<__m512>(v), bits_as<__m512>(v), _CMP_UNORD_Q);
   __m512i r = _mm512_add_epi32(u, _mm512_set1_epi32(0x7fff));
   r = _mm512_mask_sub_epi32(r, odd, r, _mm512_set1_epi32(-1));
-  r = _mm512_mask_or_epi32(r, nan, u, _mm512_set1_epi32(0x400000));
+  return bits_as<VU>(_mm512_mask_or_epi32(r, nan, u, _mm512_set1_epi32(0x400000)));
+}
+ISG_INLINE VH narrow(BFloat16, VF v) {
   const __m512i upper_halves = _mm512_set_epi16(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1, 31, 29, 27, 25,
                                                 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
-  return bits_as<VH>(_mm512_castsi512_si256(_mm512_permutexvar_epi16(upper_halves, r)));
+  return bits_as<VH>(_mm512_castsi512_si256(_mm512_permutexvar_epi16(upper_halves, bits_as<__m512i>(rounded(v)))));
 }
 #else
-ISG_INLINE VH narrow(BFloat16, VF v) {
+ISG_INLINE VU rounded(VF v) {
   const VU u = bits_as<VU>(v);
-  const VU rounded = u + 0x7fff + ((u >> 16) & 1);
-  return narrowed((v != v ? u | 0x400000 : rounded) >> 16);
+  return v != v ? u | 0x400000 : u + 0x7fff + ((u >> 16) & 1);
 }
+ISG_INLINE VH narrow(BFloat16, VF v) { return narrowed(rounded(v) >> 16); }
 #endif
 
 #if defined(ISG_SIMD_avx512)

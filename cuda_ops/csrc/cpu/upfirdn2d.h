@@ -87,6 +87,18 @@ ISG_INLINE void put_pairs(T* to, V even, V odd, int64_t left, bool streaming) {
   put_some(to, interleave_low(even, odd), left, streaming);
   put_some(to + Memory<T>::kLanes, interleave_high(even, odd), left - Memory<T>::kLanes, streaming);
 }
+// Two numbers of bfloat16 are the halves of one lane.
+ISG_INLINE void put_pairs(BFloat16* to, VF even, VF odd, int64_t left, bool streaming) {
+  if (left < 2 * kFloats) return put_pairs<BFloat16>(to, even, odd, left, streaming);
+  const VF both = bits_as<VF>(rounded(even) >> 16 | (rounded(odd) & 0xffff0000u));
+  if (streaming) stream(reinterpret_cast<float*>(to), both);
+  else memcpy(to, &both, sizeof both);
+}
+
+// Two numbers fill a lane of the computing type, which parts into them without a shuffle.
+constexpr bool comes_in_pairs(BFloat16) { return true; }
+template <class T>
+constexpr bool comes_in_pairs(T) { return false; }
 
 ISG_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
 // Into the second-level cache, where there is room for what is needed much later.
@@ -379,44 +391,60 @@ ISG_INLINE V dot_near(V before, V now, V next, const Taps<N, V>& taps) {
   return sum;
 }
 
-// The walk along one row of results, given sums(k), the k-th vector of what is left of the image's row after the sums
-// along y. Whole vectors are read and what lies between two of them is picked: reads from places between would each
-// touch two lines of the cache, and leave the row at either end.
+template <class V>
+struct Pair { V even, odd; };  // every other pixel of two vectors
+// The pixel D places after an even one, and the sum over taps from D on.
+template <int D, class V>
+ISG_INLINE V pixel(const Pair<V>& before, const Pair<V>& now, const Pair<V>& next) {
+  constexpr int kPlace = (D - (D & 1)) / 2;
+  if constexpr (D & 1) return near<kPlace>(before.odd, now.odd, next.odd);
+  else return near<kPlace>(before.even, now.even, next.even);
+}
+template <int D, int N, class V>
+ISG_INLINE V dot_pixels(const Pair<V>& before, const Pair<V>& now, const Pair<V>& next, const Taps<N, V>& taps) {
+  V sum = pixel<D>(before, now, next) * taps[0];
+  if constexpr (N > 1) sum += pixel<D + 1>(before, now, next) * taps[1];
+  if constexpr (N > 2) sum += pixel<D + 2>(before, now, next) * taps[2];
+  if constexpr (N > 3) sum += pixel<D + 3>(before, now, next) * taps[3];
+  return sum;
+}
+
+// The walk along one row of results, given what is left of the image's row after the sums along y: sums.one(k) is its
+// k-th vector, sums.two(k) the k-th pair of vectors. Whole vectors are read and what lies between two of them is picked:
+// reads from places between would each touch two lines of the cache, and leave the row at either end.
 template <class T, int N, int First, class F>
 ISG_INLINE void walk_row(Same<N, First>, const Few<T>& p, F sums, T* to) {
   using V = typename Memory<T>::Vector;
   constexpr int64_t kLanes = Memory<T>::kLanes;
   const Taps<N, V> taps(p.coef, N);
-  V before = {}, now = sums(0);
-  for (int64_t k = 0; k * kLanes < p.out; k++) {
-    const V next = sums(k + 1);
-    put_some(to + k * kLanes, dot_near<First>(before, now, next, taps), p.out - k * kLanes, p.streaming);
-    before = now;
-    now = next;
+  if constexpr (comes_in_pairs(T{})) {
+    Pair<V> before = {}, now = sums.two(0);
+    for (int64_t k = 0; 2 * k * kLanes < p.out; k++) {
+      const Pair<V> next = sums.two(k + 1);
+      put_pairs(to + 2 * k * kLanes, dot_pixels<First>(before, now, next, taps),
+                dot_pixels<First + 1>(before, now, next, taps), p.out - 2 * k * kLanes, p.streaming);
+      before = now;
+      now = next;
+    }
+  } else {
+    V before = {}, now = sums.one(0);
+    for (int64_t k = 0; k * kLanes < p.out; k++) {
+      const V next = sums.one(k + 1);
+      put_some(to + k * kLanes, dot_near<First>(before, now, next, taps), p.out - k * kLanes, p.streaming);
+      before = now;
+      now = next;
+    }
   }
 }
 template <class T, int N, int First, class F>
 ISG_INLINE void walk_row(Down<N, First>, const Few<T>& p, F sums, T* to) {
-  using S = typename Memory<T>::Scalar;
   using V = typename Memory<T>::Vector;
   constexpr int64_t kLanes = Memory<T>::kLanes;
-  // Taps 0 and 2 fall on pixels of one parity, taps 1 and 3 on those of the other.
-  constexpr bool odd = First % 2 != 0;
-  constexpr int kFirst = odd ? (First - 1) / 2 : First / 2, kSecond = odd ? (First + 1) / 2 : First / 2;
-  const S coef0[2] = {p.coef[0], N > 2 ? p.coef[2] : S(0)}, coef1[2] = {p.coef[1], N > 3 ? p.coef[3] : S(0)};
-  const Taps<(N + 1) / 2, V> taps0(coef0, 0);
-  const Taps<N / 2, V> taps1(coef1, 0);
-  struct Pair { V of0, of1; } before = {}, now, next;
-  const auto pair = [&](int64_t k) __attribute__((always_inline)) {
-    const V a = sums(2 * k), b = sums(2 * k + 1);
-    return odd ? Pair{odds(a, b), evens(a, b)} : Pair{evens(a, b), odds(a, b)};
-  };
-  now = pair(0);
+  const Taps<N, V> taps(p.coef, N);
+  Pair<V> before = {}, now = sums.two(0);
   for (int64_t k = 0; k * kLanes < p.out; k++) {
-    next = pair(k + 1);
-    const V v = dot_near<kFirst>(before.of0, now.of0, next.of0, taps0) +
-                dot_near<kSecond>(before.of1, now.of1, next.of1, taps1);
-    put_some(to + k * kLanes, v, p.out - k * kLanes, p.streaming);
+    const Pair<V> next = sums.two(k + 1);
+    put_some(to + k * kLanes, dot_pixels<First>(before, now, next, taps), p.out - k * kLanes, p.streaming);
     before = now;
     now = next;
   }
@@ -427,9 +455,9 @@ ISG_INLINE void walk_row(Up<N0, N1, Later, First>, const Few<T>& p, F sums, T* t
   constexpr int64_t kLanes = Memory<T>::kLanes;
   const Taps<N0, V> of_even(p.coef, N0);
   const Taps<N1, V> of_odd(p.coef_odd, N1);
-  V before = {}, now = sums(0);
+  V before = {}, now = sums.one(0);
   for (int64_t k = 0; 2 * k * kLanes < p.out; k++) {
-    const V next = sums(k + 1);
+    const V next = sums.one(k + 1);
     put_pairs(to + 2 * k * kLanes, dot_near<First>(before, now, next, of_even),
               dot_near<First + Later>(before, now, next, of_odd), p.out - 2 * k * kLanes, p.streaming);
     before = now;
@@ -437,35 +465,62 @@ ISG_INLINE void walk_row(Up<N0, N1, Later, First>, const Few<T>& p, F sums, T* t
   }
 }
 
+// The sums along y of NY rows, from their first pixels on.
+template <class T, int NY>
+struct RowSums {
+  using M = Memory<T>;
+  using V = typename M::Vector;
+  static constexpr int64_t kLanes = M::kLanes, kSoon = 4096 / sizeof(T), kLater = 16384 / sizeof(T);
+  const T* row[NY];
+  const Taps<NY, V> taps;
+  const int64_t length;
+  const bool two_new;
+
+  ISG_INLINE void fetch_ahead(int64_t at) const {
+    for_each<NY>(NY, [&](int64_t j) __attribute__((always_inline)) {
+      if (j != NY - 1 && (j != NY - 2 || !two_new)) return;
+      prefetch(row[j] + at + kSoon);
+      prefetch_early(row[j] + at + kLater);
+    });
+  }
+  ISG_INLINE V one(int64_t k) const {
+    const int64_t at = k * kLanes, left = length - at;
+    if (left >= kLanes) {
+      fetch_ahead(at);
+      return taps.sum([&](int64_t j) __attribute__((always_inline)) { return M::load(row[j] + at); });
+    }
+    if (left <= 0) return V{};
+    return taps.sum([&](int64_t j) __attribute__((always_inline)) {
+      return M::load_n(row[j] + at, static_cast<int>(left));
+    });
+  }
+  ISG_INLINE Pair<V> two(int64_t k) const {
+    if constexpr (comes_in_pairs(T{})) {
+      const int64_t at = 2 * k * kLanes;
+      if (length - at >= 2 * kLanes) {
+        fetch_ahead(at);
+        VU both[NY];
+        for_each<NY>(NY, [&](int64_t j) __attribute__((always_inline)) { both[j] = load_raw<VU>(row[j] + at); });
+        return {taps.sum([&](int64_t j) __attribute__((always_inline)) { return bits_as<VF>(both[j] << 16); }),
+                taps.sum([&](int64_t j) __attribute__((always_inline)) {
+                  return bits_as<VF>(both[j] & 0xffff0000u);
+                })};
+      }
+    }
+    const V a = one(2 * k), b = one(2 * k + 1);
+    return {evens(a, b), odds(a, b)};
+  }
+};
+
 // `count` rows of results of one plane.
 template <class T, int NY, class X>
 ISG_INLINE void filter_rows(const Few<T>& p, const T* image, const RowOfFew<typename Memory<T>::Scalar, NY>* rows,
                             int64_t count, T* to) {
-  using M = Memory<T>;
-  using V = typename M::Vector;
-  constexpr int64_t kLanes = M::kLanes, kSoon = 4096 / sizeof(T), kLater = 16384 / sizeof(T);
-  const auto fetch_ahead = [&](const T* from) __attribute__((always_inline)) {
-    prefetch(from + kSoon);
-    prefetch_early(from + kLater);
-  };
   for (int64_t o = 0; o < count; o++, to += p.out) {
-    const T* row[NY];
-    for_each<NY>(NY, [&](int64_t j) __attribute__((always_inline)) {
-      row[j] = rows[o].offset[j] < 0 ? p.zeros : image + rows[o].offset[j];
-    });
-    const Taps<NY, V> taps(rows[o].coef, NY);
-    walk_row(X{}, p, [&](int64_t k) __attribute__((always_inline)) -> V {
-      const int64_t at = k * kLanes, left = p.in - at;
-      if (left >= kLanes) {
-        fetch_ahead(row[NY - 1] + at);
-        if (p.two_new) fetch_ahead(row[NY - 2] + at);
-        return taps.sum([&](int64_t j) __attribute__((always_inline)) { return M::load(row[j] + at); });
-      }
-      if (left <= 0) return V{};
-      return taps.sum([&](int64_t j) __attribute__((always_inline)) {
-        return M::load_n(row[j] + at, static_cast<int>(left));
-      });
-    }, to);
+    const auto row = [&](int64_t j) { return rows[o].offset[j] < 0 ? p.zeros : image + rows[o].offset[j]; };
+    RowSums<T, NY> sums{{}, {rows[o].coef, NY}, p.in, p.two_new};
+    for_each<NY>(NY, [&](int64_t j) __attribute__((always_inline)) { sums.row[j] = row(j); });
+    walk_row(X{}, p, sums, to);
   }
 }
 
