@@ -24,7 +24,9 @@ from infostylegan.export import find_snapshot, load_snapshot
 from infostylegan.losses import information
 
 ROOT = Path(__file__).resolve().parent.parent
-RUN = ("--resolution", "16", "--kimg", "100", "--threads", "1")
+# Without what the preset does against too much information, which would hide how the families differ.
+PLAIN = ("--beta", "0.3", "--sigma-min", "0.2", "--margin", "0", "--no-share-codes")
+RUN = ("--resolution", "16", "--kimg", "100", "--threads", "1", *PLAIN)
 HEADER = (
     "| posterior | seed | r² of the uniform codes, best first | sum | share of discrete ceilings | spread |"
 )

@@ -220,6 +220,13 @@ def test_a_truncated_normals_parameters_are_the_natural_ones_where_the_least_sca
     assert abs(float(q.loc)) <= 1.0
 
 
+@given(tilt=st.floats(-(2.0**100), 2.0**100), width=st.floats(-200, 2.0**100))
+def test_a_truncated_normals_place_is_within_its_interval_whatever_q_says(tilt, width):
+    (q,) = CodeSpec.parse("unif:1").posterior(torch.tensor([[tilt, width]]))
+    assert abs(float(q.loc)) <= 1.0
+    assert q.log_prob(torch.tensor([0.5])).isfinite().all()
+
+
 @pytest.mark.parametrize("width", [-20.0, -6.0, 0.0])
 def test_a_truncated_normal_that_is_the_prior_still_learns_the_place(width):
     """The derivative of log q by the tilt is c - mean there; by a location, c / scale^2."""
@@ -228,6 +235,17 @@ def test_a_truncated_normal_that_is_the_prior_still_learns_the_place(width):
     Uniform("truncnormal").posterior(params).log_prob(value).sum().backward()
     assert params.grad is not None
     torch.testing.assert_close(params.grad[:, 0], value, rtol=0.05, atol=1e-3)
+
+
+@pytest.mark.parametrize("tilt", [1e-6, -1e-6, 0.1])
+def test_beside_the_prior_the_pull_towards_a_code_is_the_same_on_average(tilt):
+    """A precision no less than the tilt bends the derivative by (c^2 - mean of c^2) / 2, 0 over the prior."""
+    value = torch.linspace(-1, 1, 4001)
+    params = torch.tensor([[tilt, -20.0]]).repeat(len(value), 1).requires_grad_()
+    Uniform("truncnormal").posterior(params).log_prob(value).sum().backward()
+    assert params.grad is not None
+    gain = float((params.grad[:, 0] * value).mean())  # along c: what tells codes apart
+    assert gain == pytest.approx(1 / 3, rel=0.15)
 
 
 @pytest.mark.parametrize("family", ["unit", "gaussian", "truncnormal"])

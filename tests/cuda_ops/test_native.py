@@ -241,20 +241,28 @@ def test_nan_is_never_hidden_in_a_gradient(act, dtype):
 
 
 @pytest.mark.parametrize("simd", SIMD)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("taps", [1, 2, 3, 4])
 def test_rows_of_every_length_around_that_of_vectors_are_filtered_whole(simd, dtype, taps):
     f = torch.tensor([0.5, -1.0, 2.0, 0.25][:taps])
     with kernels_for(simd):
         for width in (1, 2, 4, 5, 7, 8, 9, 15, 16, 17, 30, 31, 32, 33, 47, 64, 65):
             x = images(dtype, (2, 3, 6, width), "nchw", width)
-            for up, down, pad in itertools.product((1, 2), (1, 2), (0, 1, 2, 3)):
-                padding = [pad, pad + 1, pad - 1, pad]
-                if width * up + 2 * pad + 1 < taps or 6 * up + 2 * pad - 1 < taps:
+            for up, down, left in itertools.product((1, 2), (1, 2), (0, 1, 2, 3)):
+                right = (left + 1, 20, -3)[(width + left) % 3]  # as wide, wider than a vector, cropped
+                if width * up + left + right < taps:
                     continue
+                padding = [left, right, left - 1, left]
                 got = upfirdn2d(x, f, up=up, down=down, padding=padding, impl="cpu")
                 want = upfirdn2d(x.double(), f, up=up, down=down, padding=padding, impl="ref")
                 assert_equal_but_for_rounding(got, want, dtype, scale=16.0)
+
+
+@pytest.mark.parametrize("simd", SIMD)
+def test_a_filter_whose_taps_all_fall_between_pixels_gives_zeros(simd):
+    with kernels_for(simd):
+        y = upfirdn2d(torch.ones(1, 1, 1, 1), torch.ones(1), up=2, down=2, padding=[3, -3, 3, -3], impl="cpu")
+        assert y.tolist() == [[[[0.0]]]]
 
 
 @pytest.mark.parametrize("simd", SIMD)

@@ -766,7 +766,8 @@ int32_t upfirdn2d_typed(const Upfirdn2d& p) {
   const int64_t begin = most(0, low), end = most(begin, least(x.in, high));  // and which of them exist
   constexpr int64_t kAlign = 64 / sizeof(S);
   const int64_t before = (begin - low) * channels, lead = ceil_div(before, kAlign) * kAlign - before;
-  const int64_t row_size = ceil_div(lead + (most(high, begin) - low) * channels, kAlign) * kAlign;
+  // A row may have no pixel at all, where no tap meets one.
+  const int64_t row_size = most(1, ceil_div(lead + (most(high, begin) - low) * channels, kAlign)) * kAlign;
   const int64_t length = (end - begin) * channels;
 
   Scratch<RowPlan<S>> plans(y.out);  // their divisions are made once for all planes
