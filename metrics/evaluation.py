@@ -77,6 +77,7 @@ class Evaluation:
 
     extractor_source  opens the extractor when a metric first needs it
     say               where progress and warnings go
+    unlabelled        digest of the data set without labels, as a model without labels was trained on it
     """
 
     snapshot: Path
@@ -86,6 +87,7 @@ class Evaluation:
     seed: int = 0
     estimates: int = 5
     say: Callable[[str], None] = lambda text: None
+    unlabelled: Callable[[], str] = lambda: ""
 
     def __post_init__(self) -> None:
         content = load_snapshot(self.snapshot)
@@ -117,6 +119,12 @@ class Evaluation:
         """The codes' names, as people are shown them."""
         return [shown_name(name, self.code_names) for name in self.G.codes.names]
 
+    @functools.cached_property
+    def on_training_set(self) -> bool:
+        if self.dataset.digest == self.trained_on:
+            return True
+        return self.dataset.labels is not None and self.unlabelled() == self.trained_on != ""
+
     def protocol(self) -> dict[str, Any]:
         """What every result names, whichever metric it is of."""
         return {
@@ -124,7 +132,7 @@ class Evaluation:
             "dataset": self.dataset.name,
             "dataset_digest": self.dataset.digest,
             "dataset_images": len(self.dataset),
-            "dataset_is_training_set": self.dataset.digest == self.trained_on,
+            "dataset_is_training_set": self.on_training_set,
             "resolution": int(self.G.grown_resolution),
             "truncation": None,
             "seed": self.seed,

@@ -11,7 +11,7 @@ from infostylegan.export import load_snapshot
 from metrics.errors import MetricError
 
 
-def open_data(snapshot: Path, data: str | None) -> Dataset:
+def open_data(snapshot: Path, data: str | None, labels: bool = True) -> Dataset:
     """The data set to measure on, at the generator's size and channels.
 
     Without a name it is the one that the run was trained on, as its training_options.json tells; the protocol
@@ -28,7 +28,7 @@ def open_data(snapshot: Path, data: str | None) -> Dataset:
     try:
         return open_dataset(
             name, resolution=G.resolution, channels=G.channels, fit=run.get("fit", "crop"),
-            max_bad=run.get("max_bad", 0.05),
+            max_bad=run.get("max_bad", 0.05), labels=labels,
         )  # fmt: skip
     except DataError as error:
         if data is None:

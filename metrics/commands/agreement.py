@@ -107,6 +107,7 @@ def _measured(
     evaluation = Evaluation(
         snapshot, open_data(snapshot, data), no_extractor, device=device, seed=seed,
         say=lambda text: click.echo(f"{_called(run)}: {text}", err=True),
+        unlabelled=lambda: open_data(snapshot, data, labels=False).digest,
     )  # fmt: skip
     same = {
         name: evaluation.protocol()[name] for name in ("model_digest", "dataset_digest", "seed", "version")

@@ -87,6 +87,7 @@ def run(
         seed=seed,
         estimates=estimates,
         say=say,
+        unlabelled=lambda: open_data(snapshot, data, labels=False).digest,
     )
     everything = "all" in metrics.split(",")
     measured = measure(evaluation, requests, folder, only_applicable=everything, say=say)

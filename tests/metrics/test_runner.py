@@ -385,3 +385,19 @@ def test_a_network_half_way_through_its_growth_is_measured_at_the_size_it_has(sn
     measured = measure(evaluate(snapshot, estimates=1), parse("fid16,pr16,mig"), snapshot.parent)
     assert [item.failure for item in measured if item.failure] == []
     assert measured[0].record["protocol"]["resolution"] == 8
+
+
+@pytest.mark.parametrize(("trained_on", "same"), [("bare", True), ("labelled", True), ("other", False)])
+def test_a_model_trained_without_labels_is_known_on_its_set_read_with_labels(
+    trained_on: str, same: bool, tmp_path: Path
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 3, 16, 16), dtype=np.uint8)
+    sets = {"bare": ArrayDataset("x", images), "labelled": ArrayDataset("x", images, np.arange(4))}
+    digests = {name: data.digest for name, data in sets.items()} | {"other": "0" * 64}
+    G = Generator(16, CODES, latent_dim=16, fmap_base=64, fmap_max=8, mapping_layers=2)
+    path = tmp_path / "network-snapshot-000000.pkl"
+    save_snapshot(
+        path, {"G": G, "D": None, "G_ema": G, "images": 0, "dataset": {"digest": digests[trained_on]}}
+    )
+    evaluation = Evaluation(path, sets["labelled"], tiny_extractor, unlabelled=lambda: digests["bare"])
+    assert evaluation.protocol()["dataset_is_training_set"] is same
