@@ -143,9 +143,9 @@ class Jobs:
             job.state = "cancelled"
         except Exception as error:
             message = self._explain(error)
-            job.error = message or "it failed; the terminal says how"
-            job.state = "failed"
             if message is None:
                 import traceback
 
                 traceback.print_exc()
+            job.error = message or "it failed; the terminal says how"
+            job.state = "failed"  # last: whoever waits for it may then look at the rest
