@@ -9,7 +9,7 @@ import dataclasses
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -35,6 +35,9 @@ from infostylegan.training.measure import SPREAD_WARNING
 from infostylegan.training.options import LARGEST, OptionError, TrainingOptions
 from infostylegan.training.plan import describe_plan
 from infostylegan.training.report import information_table
+
+if TYPE_CHECKING:
+    from metrics.measures import Request
 
 OPTIONS_FILE = "training_options.json"
 MOST_LABELS = 1000  # classes that are believed whatever the number of images
@@ -201,10 +204,7 @@ def main(ctx: click.Context, **args: Any) -> None:
 def run(args: dict[str, Any], given: set[str]) -> None:
     """Options -> data -> plan -> run folder -> training -> the closing words."""
     device = pick_device(args["device"])
-    if args["metrics"]:  # a slip in the names is told before the data are read and a folder is made
-        from metrics.measures import parse
-
-        parse(args["metrics"])
+    requests = metric_requests(args["metrics"])
     if args["dry_run"]:
         click.echo(describe_plan(*plan_without_data(args, given), device))
         return
@@ -226,7 +226,7 @@ def run(args: dict[str, Any], given: set[str]) -> None:
             log.warn(f"--kimg {options.kimg:g} ends at {last}², before {options.resolution}² is reached")
         tick = args["tick"] or options.kimg / 40
         settings = RunSettings(folder, device, tick, args["snap"])
-        hooks = metric_hooks(args, dataset, device, log) if main_process else ()
+        hooks = metric_hooks(args, requests, dataset, device, log) if main_process else ()
         result = train(options, settings, dataset, log, hooks)
         if not result.finished:
             log.line(f"Stopped at {result.images / 1000:.1f} kimg; the same command goes on from here.")
@@ -237,17 +237,26 @@ def run(args: dict[str, Any], given: set[str]) -> None:
             append_jsonl(folder / DONE_FILE, {**record, "spread": result.spread and vars(result.spread)})
 
 
+def metric_requests(names: str | None) -> list[Request]:
+    """What --metrics asks for: a slip in it is told before the data are read and a folder is made."""
+    if not names:
+        return []
+    from metrics.measures import parse  # here, because scikit-learn takes a second to load
+
+    return parse(names)
+
+
 def metric_hooks(
-    args: dict[str, Any], dataset: Dataset, device: torch.device, log: RunLog
+    args: dict[str, Any], requests: list[Request], dataset: Dataset, device: torch.device, log: RunLog
 ) -> tuple[Hook, ...]:
-    """What --metrics asks to be measured at each snapshot."""
-    if not args["metrics"]:
+    """What is measured at each snapshot."""
+    if not requests:
         return ()
-    from metrics.hook import make_hook  # here, because scikit-learn takes a second to load
+    from metrics.hook import make_hook
 
     return (
         make_hook(
-            args["metrics"], dataset, extractor=args["extractor"], weights=args["inception_weights"],
+            requests, dataset, extractor=args["extractor"], weights=args["inception_weights"],
             device=device, say=log.warn,
         ),
     )  # fmt: skip

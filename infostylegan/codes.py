@@ -208,7 +208,7 @@ class Uniform:
 
     `unit`: Gaussian with sigma = 1, as the paper; its bound stays below ln 2 - ln(2 pi)/2 = -0.226 nats.
     `gaussian`: Gaussian with learned sigma >= sigma_min.
-    `truncnormal`: normal truncated to [-1, 1], learned location and scale >= sigma_min.
+    `truncnormal`: normal truncated to [-1, 1], its natural parameters learned, scale >= sigma_min.
     """
 
     family: str = "truncnormal"

@@ -99,7 +99,7 @@ def one_line(error: object) -> str:
 
 
 def make_hook(
-    names: str,
+    requests: Sequence[Request],
     dataset: Dataset,
     *,
     extractor: str,
@@ -107,12 +107,11 @@ def make_hook(
     device: torch.device,
     say: Callable[[str], None],
 ) -> MetricsHook:
-    """The hook for `--metrics NAMES`. Raises MetricError for a name or an extractor that cannot be had, now
-    and not after the first hours of training."""
+    """The hook that measures these. Raises MetricError for an extractor that cannot be had, now and not after
+    the first hours of training."""
     from metrics.features import open_extractor
-    from metrics.measures import MEASURES, parse
+    from metrics.measures import MEASURES
 
-    requests = parse(names)
     hook = MetricsHook(
         requests,
         dataset,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from infostylegan.data import DataError, Dataset, open_dataset
 from infostylegan.export import load_snapshot
 from metrics.errors import MetricError
+from metrics.evaluation import Evaluation
+from metrics.features import Extractor
 
 
 def open_data(snapshot: Path, data: str | None, labels: bool = True) -> Dataset:
@@ -36,6 +39,17 @@ def open_data(snapshot: Path, data: str | None, labels: bool = True) -> Dataset:
                 f"{error}; {snapshot.name} was trained on it: say with --data where it is"
             ) from None
         raise
+
+
+def open_evaluation(
+    snapshot: Path, data: str | None, extractor_source: Callable[[], Extractor], **options: Any
+) -> Evaluation:
+    """The snapshot and the data set to measure it on; `options` are those of Evaluation."""
+    dataset = open_data(snapshot, data)
+    return Evaluation(
+        snapshot, dataset, extractor_source,
+        unlabelled=lambda: open_data(snapshot, data, labels=False).digest, **options,
+    )  # fmt: skip
 
 
 def _how_it_was_run(snapshot: Path) -> dict[str, Any]:

@@ -94,9 +94,8 @@ def _measured(
     from dnnlib.files import read_jsonl
     from infostylegan.export import find_snapshot
     from metrics.errors import MetricError
-    from metrics.evaluation import Evaluation
     from metrics.runner import measure
-    from metrics.subject import open_data
+    from metrics.subject import open_evaluation
 
     def no_extractor() -> Any:
         raise MetricError(
@@ -104,14 +103,12 @@ def _measured(
         )
 
     snapshot = find_snapshot(run)
-    evaluation = Evaluation(
-        snapshot, open_data(snapshot, data), no_extractor, device=device, seed=seed,
+    evaluation = open_evaluation(
+        snapshot, data, no_extractor, device=device, seed=seed,
         say=lambda text: click.echo(f"{_called(run)}: {text}", err=True),
-        unlabelled=lambda: open_data(snapshot, data, labels=False).digest,
     )  # fmt: skip
-    same = {
-        name: evaluation.protocol()[name] for name in ("model_digest", "dataset_digest", "seed", "version")
-    }
+    told = evaluation.protocol()
+    same = {name: told[name] for name in ("model_digest", "dataset_digest", "seed", "version")}
     folder = snapshot.absolute().parent
     records: dict[str, dict[str, Any]] = {}
     for request in requests:

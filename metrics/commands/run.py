@@ -59,11 +59,10 @@ def run(
 
     from dnnlib.devices import pick_device
     from infostylegan.export import find_snapshot
-    from metrics.evaluation import Evaluation
     from metrics.features import open_extractor
     from metrics.measures import parse
     from metrics.runner import measure, table
-    from metrics.subject import open_data
+    from metrics.subject import open_evaluation
 
     if threads:
         torch.set_num_threads(threads)
@@ -79,15 +78,14 @@ def run(
     place = pick_device(device)
     folder = outdir or snapshot.absolute().parent
     folder.mkdir(parents=True, exist_ok=True)
-    evaluation = Evaluation(
+    evaluation = open_evaluation(
         snapshot,
-        open_data(snapshot, data),
+        data,
         lambda: open_extractor(extractor, weights=inception_weights, device=place, warn=warn, progress=Bar()),
         device=place,
         seed=seed,
         estimates=estimates,
         say=say,
-        unlabelled=lambda: open_data(snapshot, data, labels=False).digest,
     )
     everything = "all" in metrics.split(",")
     measured = measure(evaluation, requests, folder, only_applicable=everything, say=say)

@@ -196,10 +196,10 @@ def test_a_truncated_normal_at_its_widest_gives_zero_nats():
 @pytest.mark.parametrize("family", ["gaussian", "truncnormal"])
 @pytest.mark.parametrize("where", [0.0, -300.0])
 def test_the_scale_never_falls_below_its_least(family, where):
-    params = torch.stack([torch.full((41,), where), torch.linspace(-1e6, 1e6, 41)], dim=1)
+    params = torch.stack([torch.full((41,), where), torch.linspace(-1e8, 1e8, 41)], dim=1)
     (q,) = CodeSpec.parse("unif:1", uniform=family, sigma_min=0.25).posterior(params)
     assert q.scale.min() >= 0.25 * (1 - 1e-6)
-    assert q.scale.min() <= 0.25 * (1 + 2e-5)
+    assert q.scale.min() <= 0.25 * (1 + 1e-6)
     assert q.scale.isfinite().all()
 
 

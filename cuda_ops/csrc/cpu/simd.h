@@ -130,6 +130,10 @@ ISG_INLINE VH narrow(Half, VF v) {
 template <class T>
 struct Memory;
 
+#if defined(ISG_SIMD_avx512)
+ISG_INLINE uint16_t lanes_up_to(int n) { return static_cast<uint16_t>((1u << n) - 1); }
+#endif
+
 template <>
 struct Memory<float> {
   using Scalar = float;
@@ -142,10 +146,10 @@ struct Memory<float> {
     return bits_as<VF>(_mm512_maskz_loadu_ps(lanes, p));
   }
   static ISG_INLINE VF load_n(const float* p, int n) {
-    return load_masked(p, static_cast<uint16_t>((1u << n) - 1));
+    return load_masked(p, lanes_up_to(n));
   }
   static ISG_INLINE void store_n(float* p, VF v, int n) {
-    _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), bits_as<__m512>(v));
+    _mm512_mask_storeu_ps(p, lanes_up_to(n), bits_as<__m512>(v));
   }
 #else
   static ISG_INLINE VF load_n(const float* p, int n) {
@@ -191,10 +195,10 @@ struct HalfMemory {
     return widen(T{}, bits_as<VH>(_mm256_maskz_loadu_epi16(lanes, p)));
   }
   static ISG_INLINE VF load_n(const T* p, int n) {
-    return load_masked(p, static_cast<uint16_t>((1u << n) - 1));
+    return load_masked(p, lanes_up_to(n));
   }
   static ISG_INLINE void store_n(T* p, VF v, int n) {
-    _mm256_mask_storeu_epi16(p, static_cast<__mmask16>((1u << n) - 1), bits_as<__m256i>(narrow(T{}, v)));
+    _mm256_mask_storeu_epi16(p, lanes_up_to(n), bits_as<__m256i>(narrow(T{}, v)));
   }
 #else
   static ISG_INLINE VF load_n(const T* p, int n) {

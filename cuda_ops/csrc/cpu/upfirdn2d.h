@@ -333,12 +333,12 @@ class AlongX {
 // What is done along x, result 0 beginning to read at pixel First: N taps with or without every other result left out;
 // or by 2 up, with N0 taps for even results and N1 for odd ones, which begin `Later` (0 or 1) pixels after those of the
 // even one before.
-template <int N_, int First_>
-struct Same { static constexpr int N = N_, First = First_; };
-template <int N_, int First_>
-struct Down { static constexpr int N = N_, First = First_; };
-template <int N0_, int N1_, int Later_, int First_>
-struct Up { static constexpr int N0 = N0_, N1 = N1_, Later = Later_, First = First_; };
+template <int N, int First>
+struct Same {};
+template <int N, int First>
+struct Down {};
+template <int N0, int N1, int Later, int First>
+struct Up {};
 
 template <class S, int NY>
 struct RowOfFew {      // what a row of results is made of
@@ -375,37 +375,28 @@ struct Few {  // what is the same for all rows
   bool two_new;             // two rows of the image enter with each row of results, else one at most
 };
 
-// What begins K lanes after `now` in memory, where `before` comes first and `next` last.
-template <int K, class V>
-ISG_INLINE V near(V before, V now, V next) {
-  if constexpr (K < 0) return ahead_by<static_cast<int>(sizeof(V) / sizeof(now[0])) + K>(before, now);
-  else return ahead_by<K>(now, next);
+// What begins D lanes after `now` in memory, where `before` comes first and `next` last.
+template <int D, class V>
+ISG_INLINE V pixels_at(V before, V now, V next) {
+  if constexpr (D < 0) return ahead_by<static_cast<int>(sizeof(V) / sizeof(now[0])) + D>(before, now);
+  else return ahead_by<D>(now, next);
 }
-// The sum over taps, the first of them at First.
-template <int First, int N, class V>
-ISG_INLINE V dot_near(V before, V now, V next, const Taps<N, V>& taps) {
-  V sum = near<First>(before, now, next) * taps[0];
-  if constexpr (N > 1) sum += near<First + 1>(before, now, next) * taps[1];
-  if constexpr (N > 2) sum += near<First + 2>(before, now, next) * taps[2];
-  if constexpr (N > 3) sum += near<First + 3>(before, now, next) * taps[3];
-  return sum;
-}
-
 template <class V>
 struct Pair { V even, odd; };  // every other pixel of two vectors
-// The pixel D places after an even one, and the sum over taps from D on.
+// What is D places after the even pixels.
 template <int D, class V>
-ISG_INLINE V pixel(const Pair<V>& before, const Pair<V>& now, const Pair<V>& next) {
+ISG_INLINE V pixels_at(const Pair<V>& before, const Pair<V>& now, const Pair<V>& next) {
   constexpr int kPlace = (D - (D & 1)) / 2;
-  if constexpr (D & 1) return near<kPlace>(before.odd, now.odd, next.odd);
-  else return near<kPlace>(before.even, now.even, next.even);
+  if constexpr (D & 1) return pixels_at<kPlace>(before.odd, now.odd, next.odd);
+  else return pixels_at<kPlace>(before.even, now.even, next.even);
 }
-template <int D, int N, class V>
-ISG_INLINE V dot_pixels(const Pair<V>& before, const Pair<V>& now, const Pair<V>& next, const Taps<N, V>& taps) {
-  V sum = pixel<D>(before, now, next) * taps[0];
-  if constexpr (N > 1) sum += pixel<D + 1>(before, now, next) * taps[1];
-  if constexpr (N > 2) sum += pixel<D + 2>(before, now, next) * taps[2];
-  if constexpr (N > 3) sum += pixel<D + 3>(before, now, next) * taps[3];
+// The sum over taps, the first of them D places on; P is a vector or a pair.
+template <int D, int N, class V, class P>
+ISG_INLINE V dot_from(const P& before, const P& now, const P& next, const Taps<N, V>& taps) {
+  V sum = pixels_at<D>(before, now, next) * taps[0];
+  if constexpr (N > 1) sum += pixels_at<D + 1>(before, now, next) * taps[1];
+  if constexpr (N > 2) sum += pixels_at<D + 2>(before, now, next) * taps[2];
+  if constexpr (N > 3) sum += pixels_at<D + 3>(before, now, next) * taps[3];
   return sum;
 }
 
@@ -421,8 +412,8 @@ ISG_INLINE void walk_row(Same<N, First>, const Few<T>& p, F sums, T* to) {
     Pair<V> before = {}, now = sums.two(0);
     for (int64_t k = 0; 2 * k * kLanes < p.out; k++) {
       const Pair<V> next = sums.two(k + 1);
-      put_pairs(to + 2 * k * kLanes, dot_pixels<First>(before, now, next, taps),
-                dot_pixels<First + 1>(before, now, next, taps), p.out - 2 * k * kLanes, p.streaming);
+      put_pairs(to + 2 * k * kLanes, dot_from<First>(before, now, next, taps),
+                dot_from<First + 1>(before, now, next, taps), p.out - 2 * k * kLanes, p.streaming);
       before = now;
       now = next;
     }
@@ -430,7 +421,7 @@ ISG_INLINE void walk_row(Same<N, First>, const Few<T>& p, F sums, T* to) {
     V before = {}, now = sums.one(0);
     for (int64_t k = 0; k * kLanes < p.out; k++) {
       const V next = sums.one(k + 1);
-      put_some(to + k * kLanes, dot_near<First>(before, now, next, taps), p.out - k * kLanes, p.streaming);
+      put_some(to + k * kLanes, dot_from<First>(before, now, next, taps), p.out - k * kLanes, p.streaming);
       before = now;
       now = next;
     }
@@ -444,7 +435,7 @@ ISG_INLINE void walk_row(Down<N, First>, const Few<T>& p, F sums, T* to) {
   Pair<V> before = {}, now = sums.two(0);
   for (int64_t k = 0; k * kLanes < p.out; k++) {
     const Pair<V> next = sums.two(k + 1);
-    put_some(to + k * kLanes, dot_pixels<First>(before, now, next, taps), p.out - k * kLanes, p.streaming);
+    put_some(to + k * kLanes, dot_from<First>(before, now, next, taps), p.out - k * kLanes, p.streaming);
     before = now;
     now = next;
   }
@@ -458,8 +449,8 @@ ISG_INLINE void walk_row(Up<N0, N1, Later, First>, const Few<T>& p, F sums, T* t
   V before = {}, now = sums.one(0);
   for (int64_t k = 0; 2 * k * kLanes < p.out; k++) {
     const V next = sums.one(k + 1);
-    put_pairs(to + 2 * k * kLanes, dot_near<First>(before, now, next, of_even),
-              dot_near<First + Later>(before, now, next, of_odd), p.out - 2 * k * kLanes, p.streaming);
+    put_pairs(to + 2 * k * kLanes, dot_from<First>(before, now, next, of_even),
+              dot_from<First + Later>(before, now, next, of_odd), p.out - 2 * k * kLanes, p.streaming);
     before = now;
     now = next;
   }
@@ -517,9 +508,10 @@ template <class T, int NY, class X>
 ISG_INLINE void filter_rows(const Few<T>& p, const T* image, const RowOfFew<typename Memory<T>::Scalar, NY>* rows,
                             int64_t count, T* to) {
   for (int64_t o = 0; o < count; o++, to += p.out) {
-    const auto row = [&](int64_t j) { return rows[o].offset[j] < 0 ? p.zeros : image + rows[o].offset[j]; };
     RowSums<T, NY> sums{{}, {rows[o].coef, NY}, p.in, p.two_new};
-    for_each<NY>(NY, [&](int64_t j) __attribute__((always_inline)) { sums.row[j] = row(j); });
+    for_each<NY>(NY, [&](int64_t j) __attribute__((always_inline)) {
+      sums.row[j] = rows[o].offset[j] < 0 ? p.zeros : image + rows[o].offset[j];
+    });
     walk_row(X{}, p, sums, to);
   }
 }
@@ -602,7 +594,7 @@ void filter_small_planes(const AxisPlan& x, const AxisPlan& y, const float* cx, 
   const RowsOfFew<float, NY> rows(x, y, cy);
   const Scratch<T> zeros(2 * kLanes);
   const auto first_lanes = [](int64_t n) {
-    return static_cast<uint16_t>((1u << most(0, least(kLanes, n))) - 1);
+    return lanes_up_to(static_cast<int>(most(0, least(kLanes, n))));
   };
   const uint16_t low = first_lanes(x.in), high = first_lanes(x.in - kLanes);
   const auto* const all = picks.data;
