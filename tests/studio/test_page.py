@@ -233,7 +233,9 @@ def test_a_dropped_photograph_is_projected_and_lands_on_the_sliders(open_page):
     )
     page.wait_for_selector("#photo-row:not([hidden])")
     # The row is there before the photograph's own picture is.
-    page.wait_for_function("() => JSON.parse(document.querySelector('.easel img').dataset.shown).photo !== null")
+    page.wait_for_function(
+        "() => JSON.parse(document.querySelector('.easel img').dataset.shown).photo !== null"
+    )
     now = shown(page)
     assert now["photo"]
     assert float(page.locator("#code-unif0").input_value()) == pytest.approx(now["codes"]["unif0"], abs=0.006)
