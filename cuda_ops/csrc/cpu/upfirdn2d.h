@@ -332,16 +332,24 @@ class AlongX {
 
 // What is done along x, result 0 beginning to read at pixel First: N taps with or without every other result left out;
 // or by 2 up, with N0 taps for even results and N1 for odd ones, which begin `Later` (0 or 1) pixels after those of the
-// even one before.
+// even one before. Where the same is done along y, kRows rows of results are made at a time, with which kNew rows of the
+// image enter; of halving more than one was no faster.
 template <int N, int First>
-struct Same {};
+struct Same {
+  static constexpr int kRows = 2, kNew = 2;
+};
 template <int N, int First>
-struct Down {};
+struct Down {
+  static constexpr int kRows = 1, kNew = 2;
+};
 template <int N0, int N1, int Later, int First>
-struct Up {};
+struct Up {
+  static constexpr int kRows = 2, kNew = 1;
+};
 
 template <class S, int NY>
 struct RowOfFew {      // what a row of results is made of
+  int64_t first;       // row of the image, which may not exist
   int64_t offset[NY];  // of rows of the image, in elements; negative where there is none
   S coef[NY];
   bool whole;          // there are all of them, one after the other
@@ -353,9 +361,10 @@ struct RowsOfFew : Scratch<RowOfFew<S, NY>> {
     for (int64_t o = 0; o < y.out; o++) {
       auto& row = this->data[o];
       const int64_t missing = NY - y.count(o);  // which come first: the last one is fetched ahead
+      row.first = y.first(o) - missing;
       row.whole = true;
       for (int64_t j = 0; j < NY; j++) {
-        const int64_t i = y.first(o) + j - missing;
+        const int64_t i = row.first + j;
         const bool exists = j >= missing && i >= 0 && i < y.in;
         row.offset[j] = exists ? i * x.in : -1;
         row.coef[j] = j >= missing ? cy[y.phase(o) * y.most_taps() + j - missing] : S(0);
@@ -372,7 +381,6 @@ struct Few {  // what is the same for all rows
   const S *coef, *coef_odd;
   const T* zeros;           // for a row that doesn't exist
   bool streaming;
-  bool two_new;             // two rows of the image enter with each row of results, else one at most
 };
 
 // What begins D lanes after `now` in memory, where `before` comes first and `next` last.
@@ -400,106 +408,157 @@ ISG_INLINE V dot_from(const P& before, const P& now, const P& next, const Taps<N
   return sum;
 }
 
-// The walk along one row of results, given what is left of the image's row after the sums along y: sums.one(k) is its
-// k-th vector, sums.two(k) the k-th pair of vectors. Whole vectors are read and what lies between two of them is picked:
-// reads from places between would each touch two lines of the cache, and leave the row at either end.
-template <class T, int N, int First, class F>
-ISG_INLINE void walk_row(Same<N, First>, const Few<T>& p, F sums, T* to) {
+// R rows of results at a time, which share what they read.
+template <class V, int R>
+struct Together {
+  V row[R];
+};
+
+// step(k, inside) for each k up to `count`, at which R rows of results are written from place `PerStep` times k on and
+// vectors (or pairs) k + 1 of the image's row are read; `inside` says, as a constant, that all of them are whole.
+template <int64_t Reads, int64_t PerStep, class T, class F>
+ISG_INLINE void walk(const Few<T>& p, F step) {
+  const int64_t inside = least(p.in / Reads - 1, p.out / PerStep);
+  int64_t k = 0;
+  for (; k < inside; k++) step(k, Constant<true>{});
+  for (; k * PerStep < p.out; k++) step(k, Constant<false>{});
+}
+
+// The walk along R rows of results, given what is left of the image's rows after the sums along y: sums.one(k) is their
+// k-th vectors, sums.two(k) the k-th pairs of vectors. Whole vectors are read and what lies between two of them is
+// picked: reads from places between would each touch two lines of the cache, and leave the row at either end.
+template <class T, int R, int N, int First, class F>
+ISG_INLINE void walk_rows(Same<N, First>, const Few<T>& p, const F& sums, T* to) {
   using V = typename Memory<T>::Vector;
   constexpr int64_t kLanes = Memory<T>::kLanes;
   const Taps<N, V> taps(p.coef, N);
   if constexpr (comes_in_pairs(T{})) {
-    Pair<V> before = {}, now = sums.two(0);
-    for (int64_t k = 0; 2 * k * kLanes < p.out; k++) {
-      const Pair<V> next = sums.two(k + 1);
-      put_pairs(to + 2 * k * kLanes, dot_from<First>(before, now, next, taps),
-                dot_from<First + 1>(before, now, next, taps), p.out - 2 * k * kLanes, p.streaming);
+    Together<Pair<V>, R> before = {}, now = sums.two(0, Constant<false>{});
+    walk<2 * kLanes, 2 * kLanes>(p, [&](int64_t k, auto inside) __attribute__((always_inline)) {
+      const auto next = sums.two(k + 1, inside);
+      const int64_t left = inside.value ? 2 * kLanes : p.out - 2 * k * kLanes;
+      for_each<R>(R, [&](int64_t r) __attribute__((always_inline)) {
+        put_pairs(to + r * p.out + 2 * k * kLanes, dot_from<First>(before.row[r], now.row[r], next.row[r], taps),
+                  dot_from<First + 1>(before.row[r], now.row[r], next.row[r], taps), left, p.streaming);
+      });
       before = now;
       now = next;
-    }
+    });
   } else {
-    V before = {}, now = sums.one(0);
-    for (int64_t k = 0; k * kLanes < p.out; k++) {
-      const V next = sums.one(k + 1);
-      put_some(to + k * kLanes, dot_from<First>(before, now, next, taps), p.out - k * kLanes, p.streaming);
+    Together<V, R> before = {}, now = sums.one(0, Constant<false>{});
+    walk<kLanes, kLanes>(p, [&](int64_t k, auto inside) __attribute__((always_inline)) {
+      const auto next = sums.one(k + 1, inside);
+      const int64_t left = inside.value ? kLanes : p.out - k * kLanes;
+      for_each<R>(R, [&](int64_t r) __attribute__((always_inline)) {
+        put_some(to + r * p.out + k * kLanes, dot_from<First>(before.row[r], now.row[r], next.row[r], taps), left,
+                 p.streaming);
+      });
       before = now;
       now = next;
-    }
+    });
   }
 }
-template <class T, int N, int First, class F>
-ISG_INLINE void walk_row(Down<N, First>, const Few<T>& p, F sums, T* to) {
+template <class T, int R, int N, int First, class F>
+ISG_INLINE void walk_rows(Down<N, First>, const Few<T>& p, const F& sums, T* to) {
   using V = typename Memory<T>::Vector;
   constexpr int64_t kLanes = Memory<T>::kLanes;
   const Taps<N, V> taps(p.coef, N);
-  Pair<V> before = {}, now = sums.two(0);
-  for (int64_t k = 0; k * kLanes < p.out; k++) {
-    const Pair<V> next = sums.two(k + 1);
-    put_some(to + k * kLanes, dot_from<First>(before, now, next, taps), p.out - k * kLanes, p.streaming);
+  Together<Pair<V>, R> before = {}, now = sums.two(0, Constant<false>{});
+  walk<2 * kLanes, kLanes>(p, [&](int64_t k, auto inside) __attribute__((always_inline)) {
+    const auto next = sums.two(k + 1, inside);
+    const int64_t left = inside.value ? kLanes : p.out - k * kLanes;
+    for_each<R>(R, [&](int64_t r) __attribute__((always_inline)) {
+      put_some(to + r * p.out + k * kLanes, dot_from<First>(before.row[r], now.row[r], next.row[r], taps), left,
+               p.streaming);
+    });
     before = now;
     now = next;
-  }
+  });
 }
-template <class T, int N0, int N1, int Later, int First, class F>
-ISG_INLINE void walk_row(Up<N0, N1, Later, First>, const Few<T>& p, F sums, T* to) {
+template <class T, int R, int N0, int N1, int Later, int First, class F>
+ISG_INLINE void walk_rows(Up<N0, N1, Later, First>, const Few<T>& p, const F& sums, T* to) {
   using V = typename Memory<T>::Vector;
   constexpr int64_t kLanes = Memory<T>::kLanes;
   const Taps<N0, V> of_even(p.coef, N0);
   const Taps<N1, V> of_odd(p.coef_odd, N1);
-  V before = {}, now = sums.one(0);
-  for (int64_t k = 0; 2 * k * kLanes < p.out; k++) {
-    const V next = sums.one(k + 1);
-    put_pairs(to + 2 * k * kLanes, dot_from<First>(before, now, next, of_even),
-              dot_from<First + Later>(before, now, next, of_odd), p.out - 2 * k * kLanes, p.streaming);
+  Together<V, R> before = {}, now = sums.one(0, Constant<false>{});
+  walk<kLanes, 2 * kLanes>(p, [&](int64_t k, auto inside) __attribute__((always_inline)) {
+    const auto next = sums.one(k + 1, inside);
+    const int64_t left = inside.value ? 2 * kLanes : p.out - 2 * k * kLanes;
+    for_each<R>(R, [&](int64_t r) __attribute__((always_inline)) {
+      put_pairs(to + r * p.out + 2 * k * kLanes, dot_from<First>(before.row[r], now.row[r], next.row[r], of_even),
+                dot_from<First + Later>(before.row[r], now.row[r], next.row[r], of_odd), left, p.streaming);
+    });
     before = now;
     now = next;
-  }
+  });
 }
 
-// The sums along y of NY rows, from their first pixels on.
-template <class T, int NY>
+// The sums along y that R rows of results are made of, the second of which begins one row below the first. Of the rows
+// read, the last New are fetched ahead.
+template <class T, int NY, int R, int New>
 struct RowSums {
   using M = Memory<T>;
   using V = typename M::Vector;
+  static constexpr int kRead = NY + R - 1;
   static constexpr int64_t kLanes = M::kLanes, kSoon = 4096 / sizeof(T), kLater = 16384 / sizeof(T);
-  const T* row[NY];
-  const Taps<NY, V> taps;
+  const T* from[kRead];
+  const Taps<NY, V> taps, taps_below;
   const int64_t length;
-  const bool two_new;
 
   ISG_INLINE void fetch_ahead(int64_t at) const {
-    for_each<NY>(NY, [&](int64_t j) __attribute__((always_inline)) {
-      if (j != NY - 1 && (j != NY - 2 || !two_new)) return;
-      prefetch(row[j] + at + kSoon);
-      prefetch_early(row[j] + at + kLater);
+    for_each<kRead>(kRead, [&](int64_t j) __attribute__((always_inline)) {
+      if (j < kRead - New) return;
+      prefetch(from[j] + at + kSoon);
+      prefetch_early(from[j] + at + kLater);
     });
   }
-  ISG_INLINE V one(int64_t k) const {
+  // at(j) is a vector of the j-th row that is read.
+  template <class F>
+  ISG_INLINE Together<V, R> sum(F at) const {
+    V v[kRead];
+    for_each<kRead>(kRead, [&](int64_t j) __attribute__((always_inline)) { v[j] = at(j); });
+    Together<V, R> sums;
+    for_each<R>(R, [&](int64_t r) __attribute__((always_inline)) {
+      const auto read = [&](int64_t j) __attribute__((always_inline)) { return v[r + j]; };
+      sums.row[r] = r ? taps_below.sum(read) : taps.sum(read);
+    });
+    return sums;
+  }
+  template <bool whole>
+  ISG_INLINE Together<V, R> one(int64_t k, Constant<whole>) const {
     const int64_t at = k * kLanes, left = length - at;
-    if (left >= kLanes) {
+    if (whole || left >= kLanes) {
       fetch_ahead(at);
-      return taps.sum([&](int64_t j) __attribute__((always_inline)) { return M::load(row[j] + at); });
+      return sum([&](int64_t j) __attribute__((always_inline)) { return M::load(from[j] + at); });
     }
-    if (left <= 0) return V{};
-    return taps.sum([&](int64_t j) __attribute__((always_inline)) {
-      return M::load_n(row[j] + at, static_cast<int>(left));
+    if (left <= 0) return {};
+    return sum([&](int64_t j) __attribute__((always_inline)) {
+      return M::load_n(from[j] + at, static_cast<int>(left));
     });
   }
-  ISG_INLINE Pair<V> two(int64_t k) const {
+  template <bool whole>
+  ISG_INLINE Together<Pair<V>, R> two(int64_t k, Constant<whole> is_whole) const {
+    Together<Pair<V>, R> pairs;
     if constexpr (comes_in_pairs(T{})) {
       const int64_t at = 2 * k * kLanes;
-      if (length - at >= 2 * kLanes) {
+      if (whole || length - at >= 2 * kLanes) {
         fetch_ahead(at);
-        VU both[NY];
-        for_each<NY>(NY, [&](int64_t j) __attribute__((always_inline)) { both[j] = load_raw<VU>(row[j] + at); });
-        return {taps.sum([&](int64_t j) __attribute__((always_inline)) { return bits_as<VF>(both[j] << 16); }),
-                taps.sum([&](int64_t j) __attribute__((always_inline)) {
-                  return bits_as<VF>(both[j] & 0xffff0000u);
-                })};
+        VU both[kRead];
+        for_each<kRead>(kRead, [&](int64_t j) __attribute__((always_inline)) { both[j] = load_raw<VU>(from[j] + at); });
+        const auto even = sum([&](int64_t j) __attribute__((always_inline)) { return bits_as<VF>(both[j] << 16); });
+        const auto odd = sum([&](int64_t j) __attribute__((always_inline)) {
+          return bits_as<VF>(both[j] & 0xffff0000u);
+        });
+        for_each<R>(R, [&](int64_t r) __attribute__((always_inline)) { pairs.row[r] = {even.row[r], odd.row[r]}; });
+        return pairs;
       }
     }
-    const V a = one(2 * k), b = one(2 * k + 1);
-    return {evens(a, b), odds(a, b)};
+    const auto a = one(2 * k, is_whole), b = one(2 * k + 1, is_whole);
+    for_each<R>(R, [&](int64_t r) __attribute__((always_inline)) {
+      pairs.row[r] = {evens(a.row[r], b.row[r]), odds(a.row[r], b.row[r])};
+    });
+    return pairs;
   }
 };
 
@@ -507,12 +566,23 @@ struct RowSums {
 template <class T, int NY, class X>
 ISG_INLINE void filter_rows(const Few<T>& p, const T* image, const RowOfFew<typename Memory<T>::Scalar, NY>* rows,
                             int64_t count, T* to) {
-  for (int64_t o = 0; o < count; o++, to += p.out) {
-    RowSums<T, NY> sums{{}, {rows[o].coef, NY}, p.in, p.two_new};
-    for_each<NY>(NY, [&](int64_t j) __attribute__((always_inline)) {
-      sums.row[j] = rows[o].offset[j] < 0 ? p.zeros : image + rows[o].offset[j];
-    });
-    walk_row(X{}, p, sums, to);
+  const auto row_at = [&](int64_t offset) __attribute__((always_inline)) {
+    return offset < 0 ? p.zeros : image + offset;
+  };
+  const auto make = [&](int64_t o, auto together) __attribute__((always_inline)) {
+    constexpr int R = together.value;
+    const auto &row = rows[o], &below = rows[o + R - 1];
+    RowSums<T, NY, R, X::kNew> sums{{row_at(row.offset[0])}, {row.coef, NY}, {below.coef, NY}, p.in};
+    for_each<NY>(NY, [&](int64_t j) __attribute__((always_inline)) { sums.from[j + R - 1] = row_at(below.offset[j]); });
+    walk_rows<T, R>(X{}, p, sums, to + o * p.out);
+  };
+  for (int64_t o = 0; o < count; o++) {
+    if constexpr (X::kRows == 2)
+      if (o + 1 < count && rows[o + 1].first == rows[o].first + 1) {
+        make(o++, Constant<2>{});
+        continue;
+      }
+    make(o, Constant<1>{});
   }
 }
 
@@ -524,8 +594,8 @@ void filter_planes(const AxisPlan& x, const AxisPlan& y, const typename Memory<T
   const RowsOfFew<S, NY> rows(x, y, cy);
   const Scratch<T> zeros(x.in);
   const Few<T> p{x.in, x.out, cx + x.phase(0) * x.most_taps(), cx + x.phase(1) * x.most_taps(),
-                 zeros.data, streaming, y.down > y.up};
-  const int64_t chunk = least(y.out, ceil_div(16384, x.out)), chunks = ceil_div(y.out, chunk);  // rows of one piece
+                 zeros.data, streaming};
+  const int64_t chunk = least(y.out, 2 * ceil_div(8192, x.out)), chunks = ceil_div(y.out, chunk);  // rows of one piece
   parallel(planes * chunks, ceil_div(16384, chunk * x.out), [&](int64_t begin, int64_t end) {
     const Few<T> own = p;
     int64_t plane = begin / chunks, row = begin % chunks * chunk;
