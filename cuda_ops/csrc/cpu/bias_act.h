@@ -27,8 +27,8 @@ double total(VF v) {
   return sum;
 }
 template <class T, class V>
-ISG_INLINE void write(T* p, V v, bool streaming) { put(p, v, streaming); }
-ISG_INLINE void write(double* p, double v, bool) { *p = v; }
+ISG_INLINE void write_one(T* p, V v, bool streaming) { put(p, v, streaming); }
+ISG_INLINE void write_one(double* p, double v, bool) { *p = v; }
 
 // ---- the activations: value(u), and for a derivative also slope(u) and curvature(u); NaN gives NaN in all
 
@@ -123,20 +123,36 @@ struct Pieces {
   int64_t partials() const { return by_channel ? count : count * channels; }
 };
 
-// Calls element(i, lanes, channel) for the vectors of each piece: i counts elements, `lanes` is how many there are,
-// `channel` is that of the first in a row of all channels. start(piece, channel) comes before a piece, finish(piece)
-// after it, where `channel` is that of a row of one.
-template <int kLanes, class Start, class Element, class Finish>
+// N vectors at a time. Two of bfloat16 are the numbers of even and of odd places in a piece of memory: so they part
+// without a shuffle, and what is written is a whole line of the cache.
+template <class V, int N>
+struct Several {
+  V of[N];
+};
+
+// Whether memory is what limits; only then is it worth the time to compile more code.
+constexpr bool is_cheap(Act a) { return a == Act::linear || a == Act::relu || a == Act::lrelu; }
+
+// Calls element(i, lanes, channel, n) for the vectors of each piece: i counts elements, n tells (as a constant) how
+// many vectors are taken at once, and if it is one, `lanes` how many elements; `channel` is that of the first in a row
+// of all channels. start(piece, channel) comes before a piece, finish(piece) after it, where `channel` is that of a row
+// of one.
+template <class T, Act A, class Start, class Element, class Finish>
 ISG_INLINE void walk(const Pieces& p, int64_t begin, int64_t end, Start start, Element element, Finish finish) {
+  constexpr int64_t kLanes = Access<T>::kLanes;
   int64_t row = p.by_channel ? begin / p.per_row : begin * p.block;
   int64_t part = p.by_channel ? begin % p.per_row : 0, channel = row % p.channels;
   for (int64_t piece = begin; piece < end; piece++) {
     const int64_t first = part * p.span, last = p.by_channel ? least(p.length, first + p.span) : p.length;
     const int64_t rows = p.by_channel ? 1 : least(p.block, p.rows - row);
     start(piece, channel);
-    for (int64_t r = 0; r < rows; r++)
-      for (int64_t i = first; i < last; i += kLanes)
-        element((row + r) * p.length + i, static_cast<int>(least(kLanes, last - i)), i);
+    for (int64_t r = 0; r < rows; r++) {
+      const int64_t from = (row + r) * p.length;
+      int64_t i = first;
+      if constexpr (comes_in_pairs(T{}) && is_cheap(A))
+        for (; i + 2 * kLanes <= last; i += 2 * kLanes) element(from + i, kLanes, i, Constant<2>{});
+      for (; i < last; i += kLanes) element(from + i, least(kLanes, last - i), i, Constant<1>{});
+    }
     finish(piece);
     if (!p.by_channel) {
       row += p.block;
@@ -148,7 +164,7 @@ ISG_INLINE void walk(const Pieces& p, int64_t begin, int64_t end, Start start, E
   }
 }
 
-// A vector along the channels, or none: one number for a row of one channel, a load for a row of all channels.
+// Vectors along the channels, or none: one number for a row of one channel, a load for a row of all channels.
 template <class S, class V>
 struct Channels {
   const S* data;
@@ -158,21 +174,33 @@ struct Channels {
   ISG_INLINE void start(int64_t channel) {
     if (data && by_channel) same = constant<V>(data[channel]);
   }
-  ISG_INLINE V at(int64_t channel, int lanes) const {
-    if (!data || by_channel) return same;
+  template <int N>
+  ISG_INLINE Several<V, N> at(int64_t channel, int64_t lanes) const {
     using A = Access<S>;
-    return lanes == A::kLanes ? A::load(data + channel) : A::load_n(data + channel, lanes);
+    if constexpr (N == 2) {
+      if (!data || by_channel) return {same, same};
+      const V a = A::load(data + channel), b = A::load(data + channel + A::kLanes);
+      return {evens(a, b), odds(a, b)};
+    } else {
+      if (!data || by_channel) return {same};
+      return {lanes == A::kLanes ? A::load(data + channel) : A::load_n(data + channel, static_cast<int>(lanes))};
+    }
   }
 };
 
-template <class A, class T>
-ISG_INLINE typename A::Vector read(const T* p, int lanes) {
-  return lanes == A::kLanes ? A::load(p) : A::load_n(p, lanes);
+template <int N, class T>
+ISG_INLINE auto read(const T* p, int64_t lanes) {
+  using A = Access<T>;
+  using V = typename A::Vector;
+  if constexpr (N == 2) return Several<V, 2>{lower_halves(p), upper_halves(p)};
+  else return Several<V, 1>{lanes == A::kLanes ? A::load(p) : A::load_n(p, static_cast<int>(lanes))};
 }
-template <class A, class T>
-ISG_INLINE void put_lanes(T* p, typename A::Vector v, int lanes, bool streaming) {
-  if (lanes == A::kLanes) write(p, v, streaming);
-  else A::store_n(p, v, lanes);
+template <int N, class T, class V>
+ISG_INLINE void write(T* p, const Several<V, N>& v, int64_t lanes, bool streaming) {
+  using A = Access<T>;
+  if constexpr (N == 2) put_halves(p, v.of[0], v.of[1], streaming);
+  else if (lanes == A::kLanes) write_one(p, v.of[0], streaming);
+  else A::store_n(p, v.of[0], static_cast<int>(lanes));
 }
 
 // The sum over each channel, by pieces.
@@ -190,18 +218,26 @@ struct Sums {
       memset(block, 0, static_cast<size_t>(channels) * sizeof(S));
     }
   }
-  ISG_INLINE void add(V v, int64_t channel, int lanes) {
+  template <int N>
+  ISG_INLINE void add(const Several<V, N>& v, int64_t channel, int64_t lanes) {
     using A = Access<S>;
     if (!partials) return;
-    if (by_channel) {
-      if (lanes != A::kLanes) {  // what lies beyond the end of a row isn't 0 after the bias
-        S kept[A::kLanes] = {};
-        A::store_n(kept, v, lanes);
-        v = A::load(kept);
+    if constexpr (N == 2) {
+      if (by_channel) {
+        sum += v.of[0] + v.of[1];
+      } else {
+        S* const to = block + channel;
+        A::store(to, A::load(to) + interleave_low(v.of[0], v.of[1]));
+        A::store(to + A::kLanes, A::load(to + A::kLanes) + interleave_high(v.of[0], v.of[1]));
       }
-      sum += v;
-    } else {
-      put_lanes<A>(block + channel, read<A>(block + channel, lanes) + v, lanes, false);
+    } else if (!by_channel) {
+      write(block + channel, Several<V, 1>{read<1>(block + channel, lanes).of[0] + v.of[0]}, lanes, false);
+    } else if (lanes == A::kLanes) {
+      sum += v.of[0];
+    } else {  // what lies beyond the end of a row isn't 0 after the bias
+      S kept[A::kLanes] = {};
+      A::store_n(kept, v.of[0], static_cast<int>(lanes));
+      sum += A::load(kept);
     }
   }
   ISG_INLINE void finish(int64_t piece) {
@@ -253,14 +289,16 @@ int32_t forward(const BiasActForward& p) {
   const bool streaming = streams(y, pieces, sizeof(T));
   parallel_by_value(pieces.count, pieces.grain(), [=](int64_t begin, int64_t end) __attribute__((always_inline)) {
     Channels<S, V> b(p.b, pieces.by_channel);
-    walk<M::kLanes>(
+    walk<T, A>(
         pieces, begin, end, [&](int64_t, int64_t channel) __attribute__((always_inline)) { b.start(channel); },
-        [&](int64_t i, int lanes, int64_t channel) __attribute__((always_inline)) {
-          const V u = read<M>(x + i, lanes) + b.at(channel, lanes);
-          V v = Point<A, V, S>(u, m.alpha).value * m.gain;
-          v = v > m.clamp ? constant<V>(m.clamp) : v;
-          v = v < -m.clamp ? constant<V>(-m.clamp) : v;
-          put_lanes<M>(y + i, v, lanes, streaming);
+        [&](int64_t i, int64_t lanes, int64_t channel, auto n) __attribute__((always_inline)) {
+          constexpr int N = n.value;
+          auto v = read<N>(x + i, lanes);
+          const auto bias = b.template at<N>(channel, lanes);
+          for_each<N>(N, [&](int64_t k) __attribute__((always_inline)) {
+            v.of[k] = clamped(Point<A, V, S>(v.of[k] + bias.of[k], m.alpha).value * m.gain, m.clamp);
+          });
+          write(y + i, v, lanes, streaming);
         },
         [](int64_t) {});
     if (streaming) stream_fence();
@@ -288,24 +326,30 @@ int32_t backward(const BiasActBackward& p) {
   parallel_by_value(pieces.count, pieces.grain(), [=](int64_t begin, int64_t end) __attribute__((always_inline)) {
     Channels<S, V> b(p.ref_is_output ? nullptr : p.b, pieces.by_channel), dy_b(p.dy_b, pieces.by_channel);
     Sums<S, V> sums{p.db ? static_cast<S*>(p.workspace) : nullptr, pieces.by_channel, pieces.channels};
-    walk<M::kLanes>(
+    walk<T, A>(
         pieces, begin, end,
         [&](int64_t piece, int64_t channel) __attribute__((always_inline)) {
           b.start(channel);
           dy_b.start(channel);
           sums.start(piece);
         },
-        [&](int64_t i, int lanes, int64_t channel) __attribute__((always_inline)) {
-          V d = read<M>(dy + i, lanes) + dy_b.at(channel, lanes);
+        [&](int64_t i, int64_t lanes, int64_t channel, auto n) __attribute__((always_inline)) {
+          constexpr int N = n.value;
+          auto d = read<N>(dy + i, lanes);
+          const auto more = dy_b.template at<N>(channel, lanes);
+          for_each<N>(N, [&](int64_t k) __attribute__((always_inline)) { d.of[k] = d.of[k] + more.of[k]; });
           if (!ref) {
-            d = d * m.gain;
+            for_each<N>(N, [&](int64_t k) __attribute__((always_inline)) { d.of[k] = d.of[k] * m.gain; });
           } else {
             // A result that tells the slope by its sign isn't clamped, and gain * act of it isn't either.
-            const Point<A, V, S> point(read<M>(ref + i, lanes) + b.at(channel, lanes), m.alpha);
-            d = d * within(point.slope, point.value, m);
+            const auto u = read<N>(ref + i, lanes), bias = b.template at<N>(channel, lanes);
+            for_each<N>(N, [&](int64_t k) __attribute__((always_inline)) {
+              const Point<A, V, S> point(u.of[k] + bias.of[k], m.alpha);
+              d.of[k] = d.of[k] * within(point.slope, point.value, m);
+            });
           }
           sums.add(d, channel, lanes);
-          put_lanes<M>(dx + i, d, lanes, streaming);
+          write(dx + i, d, lanes, streaming);
         },
         [&](int64_t piece) __attribute__((always_inline)) { sums.finish(piece); });
     if (streaming) stream_fence();
@@ -328,22 +372,30 @@ int32_t double_backward(const BiasActDoubleBackward& p) {
   parallel_by_value(pieces.count, pieces.grain(), [=](int64_t begin, int64_t end) __attribute__((always_inline)) {
     Channels<S, V> b(p.b, pieces.by_channel), ddb(p.ddb, pieces.by_channel);
     Sums<S, V> sums{p.d_b ? static_cast<S*>(p.workspace) : nullptr, pieces.by_channel, pieces.channels};
-    walk<M::kLanes>(
+    walk<T, A>(
         pieces, begin, end,
         [&](int64_t piece, int64_t channel) __attribute__((always_inline)) {
           b.start(channel);
           ddb.start(channel);
           sums.start(piece);
         },
-        [&](int64_t i, int lanes, int64_t channel) __attribute__((always_inline)) {
-          const Point<A, V, S> point(read<M>(x + i, lanes) + b.at(channel, lanes), m.alpha);
-          V t = ddb.at(channel, lanes);
-          if (ddx) t = t + read<M>(ddx + i, lanes);
-          const V first = t * within(point.slope, point.value, m);
-          const V second = t * read<M>(dy + i, lanes) * within(point.curvature, point.value, m);
+        [&](int64_t i, int64_t lanes, int64_t channel, auto n) __attribute__((always_inline)) {
+          constexpr int N = n.value;
+          const auto u = read<N>(x + i, lanes), bias = b.template at<N>(channel, lanes), d = read<N>(dy + i, lanes);
+          auto t = ddb.template at<N>(channel, lanes);
+          if (ddx) {
+            const auto more = read<N>(ddx + i, lanes);
+            for_each<N>(N, [&](int64_t k) __attribute__((always_inline)) { t.of[k] = t.of[k] + more.of[k]; });
+          }
+          Several<V, N> first, second;
+          for_each<N>(N, [&](int64_t k) __attribute__((always_inline)) {
+            const Point<A, V, S> point(u.of[k] + bias.of[k], m.alpha);
+            first.of[k] = t.of[k] * within(point.slope, point.value, m);
+            second.of[k] = t.of[k] * d.of[k] * within(point.curvature, point.value, m);
+          });
           sums.add(second, channel, lanes);
-          put_lanes<M>(d_dy + i, first, lanes, streaming);
-          put_lanes<M>(d_x + i, second, lanes, streaming);
+          write(d_dy + i, first, lanes, streaming);
+          write(d_x + i, second, lanes, streaming);
         },
         [&](int64_t piece) __attribute__((always_inline)) { sums.finish(piece); });
     if (streaming) stream_fence();

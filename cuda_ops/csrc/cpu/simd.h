@@ -252,6 +252,19 @@ ISG_INLINE void put(T* p, typename Memory<T>::Vector v, bool streaming) {
   else Memory<T>::store(p, v);
 }
 
+// Two numbers of bfloat16 are the halves of one lane of a vector, which parts into those of even and those of odd places
+// without a shuffle.
+constexpr bool comes_in_pairs(BFloat16) { return true; }
+template <class T>
+constexpr bool comes_in_pairs(T) { return false; }
+ISG_INLINE VF lower_halves(const BFloat16* p) { return bits_as<VF>(load_raw<VU>(p) << 16); }
+ISG_INLINE VF upper_halves(const BFloat16* p) { return bits_as<VF>(load_raw<VU>(p) & 0xffff0000u); }
+ISG_INLINE void put_halves(BFloat16* p, VF lower, VF upper, bool streaming) {
+  const VF both = bits_as<VF>(rounded(lower) >> 16 | (rounded(upper) & 0xffff0000u));
+  if (streaming) stream(reinterpret_cast<float*>(p), both);
+  else memcpy(p, &both, sizeof both);
+}
+
 // From so many bytes on a result is written past the cache: else each line of it would first be read, and the
 // input be thrown out. Measured on a cache of 32 MiB; a smaller result may still be found there by its reader.
 constexpr int64_t kStreamBytes = int64_t{4} << 20;

@@ -87,18 +87,10 @@ ISG_INLINE void put_pairs(T* to, V even, V odd, int64_t left, bool streaming) {
   put_some(to, interleave_low(even, odd), left, streaming);
   put_some(to + Memory<T>::kLanes, interleave_high(even, odd), left - Memory<T>::kLanes, streaming);
 }
-// Two numbers of bfloat16 are the halves of one lane.
 ISG_INLINE void put_pairs(BFloat16* to, VF even, VF odd, int64_t left, bool streaming) {
-  if (left < 2 * kFloats) return put_pairs<BFloat16>(to, even, odd, left, streaming);
-  const VF both = bits_as<VF>(rounded(even) >> 16 | (rounded(odd) & 0xffff0000u));
-  if (streaming) stream(reinterpret_cast<float*>(to), both);
-  else memcpy(to, &both, sizeof both);
+  if (left < 2 * kFloats) put_pairs<BFloat16>(to, even, odd, left, streaming);
+  else put_halves(to, even, odd, streaming);
 }
-
-// Two numbers fill a lane of the computing type, which parts into them without a shuffle.
-constexpr bool comes_in_pairs(BFloat16) { return true; }
-template <class T>
-constexpr bool comes_in_pairs(T) { return false; }
 
 ISG_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
 // Into the second-level cache, where there is room for what is needed much later.
@@ -347,12 +339,18 @@ struct Up {
   static constexpr int kRows = 2, kNew = 1;
 };
 
+// For other types it is not worth the time to compile more code.
+constexpr bool is_common(float) { return true; }
+constexpr bool is_common(BFloat16) { return true; }
+template <class T>
+constexpr bool is_common(T) { return false; }
+
 template <class S, int NY>
 struct RowOfFew {      // what a row of results is made of
-  int64_t first;       // row of the image, which may not exist
   int64_t offset[NY];  // of rows of the image, in elements; negative where there is none
   S coef[NY];
   bool whole;          // there are all of them, one after the other
+  bool and_below;      // the next row has as many taps, from one row further down on
 };
 
 template <class S, int NY>
@@ -361,10 +359,10 @@ struct RowsOfFew : Scratch<RowOfFew<S, NY>> {
     for (int64_t o = 0; o < y.out; o++) {
       auto& row = this->data[o];
       const int64_t missing = NY - y.count(o);  // which come first: the last one is fetched ahead
-      row.first = y.first(o) - missing;
       row.whole = true;
+      row.and_below = o + 1 < y.out && missing == 0 && y.count(o + 1) == NY && y.first(o + 1) == y.first(o) + 1;
       for (int64_t j = 0; j < NY; j++) {
-        const int64_t i = row.first + j;
+        const int64_t i = y.first(o) - missing + j;
         const bool exists = j >= missing && i >= 0 && i < y.in;
         row.offset[j] = exists ? i * x.in : -1;
         row.coef[j] = j >= missing ? cy[y.phase(o) * y.most_taps() + j - missing] : S(0);
@@ -420,7 +418,8 @@ template <int64_t Reads, int64_t PerStep, class T, class F>
 ISG_INLINE void walk(const Few<T>& p, F step) {
   const int64_t inside = least(p.in / Reads - 1, p.out / PerStep);
   int64_t k = 0;
-  for (; k < inside; k++) step(k, Constant<true>{});
+  if constexpr (is_common(T{}))
+    for (; k < inside; k++) step(k, Constant<true>{});
   for (; k * PerStep < p.out; k++) step(k, Constant<false>{});
 }
 
@@ -544,12 +543,8 @@ struct RowSums {
       const int64_t at = 2 * k * kLanes;
       if (whole || length - at >= 2 * kLanes) {
         fetch_ahead(at);
-        VU both[kRead];
-        for_each<kRead>(kRead, [&](int64_t j) __attribute__((always_inline)) { both[j] = load_raw<VU>(from[j] + at); });
-        const auto even = sum([&](int64_t j) __attribute__((always_inline)) { return bits_as<VF>(both[j] << 16); });
-        const auto odd = sum([&](int64_t j) __attribute__((always_inline)) {
-          return bits_as<VF>(both[j] & 0xffff0000u);
-        });
+        const auto even = sum([&](int64_t j) __attribute__((always_inline)) { return lower_halves(from[j] + at); });
+        const auto odd = sum([&](int64_t j) __attribute__((always_inline)) { return upper_halves(from[j] + at); });
         for_each<R>(R, [&](int64_t r) __attribute__((always_inline)) { pairs.row[r] = {even.row[r], odd.row[r]}; });
         return pairs;
       }
@@ -577,8 +572,8 @@ ISG_INLINE void filter_rows(const Few<T>& p, const T* image, const RowOfFew<type
     walk_rows<T, R>(X{}, p, sums, to + o * p.out);
   };
   for (int64_t o = 0; o < count; o++) {
-    if constexpr (X::kRows == 2)
-      if (o + 1 < count && rows[o + 1].first == rows[o].first + 1) {
+    if constexpr (X::kRows == 2 && is_common(T{}))
+      if (o + 1 < count && rows[o].and_below) {
         make(o++, Constant<2>{});
         continue;
       }

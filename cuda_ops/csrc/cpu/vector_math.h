@@ -52,6 +52,21 @@ ISG_INLINE VF log1p_of(VF z) {
 }
 ISG_INLINE VF abs_of(VF x) { return bits_as<VF>(bits_as<VU>(x) & 0x7fffffff); }
 
+// Within [-limit, limit]; NaN stays NaN, as the second argument of these instructions.
+ISG_INLINE VF clamped(VF x, float limit) {
+#if defined(ISG_SIMD_avx512)
+  const __m512 low = bits_as<__m512>(splat(-limit)), high = bits_as<__m512>(splat(limit));
+  return bits_as<VF>(_mm512_max_ps(low, _mm512_min_ps(high, bits_as<__m512>(x))));
+#elif defined(ISG_SIMD_avx2)
+  const __m256 low = bits_as<__m256>(splat(-limit)), high = bits_as<__m256>(splat(limit));
+  return bits_as<VF>(_mm256_max_ps(low, _mm256_min_ps(high, bits_as<__m256>(x))));
+#else
+  x = x > limit ? splat(limit) : x;
+  return x < -limit ? splat(-limit) : x;
+#endif
+}
+
+ISG_INLINE double clamped(double x, double limit) { return x > limit ? limit : x < -limit ? -limit : x; }
 ISG_INLINE Exponential<double> exponential(double x) { return {__builtin_exp(x), __builtin_expm1(x)}; }
 ISG_INLINE double log1p_of(double x) { return __builtin_log1p(x); }
 ISG_INLINE double abs_of(double x) { return __builtin_fabs(x); }
