@@ -77,7 +77,8 @@ LAYOUTS = st.sampled_from(["nchw", "nhwc", "slice", "transpose"])
 @pytest.mark.parametrize("simd", SIMD)
 @settings(max_examples=150, deadline=None)
 @given(
-    shape=st.tuples(st.integers(1, 2), st.integers(1, 20), st.integers(1, 12), st.integers(1, 40)),
+    shape=st.tuples(st.integers(1, 2), st.integers(1, 20), st.integers(1, 12), st.integers(1, 40))
+    | st.tuples(st.just(1), st.integers(1, 2), st.integers(1, 12), st.integers(30, 140)),  # several vectors
     dtype=st.sampled_from(DTYPES),
     layout=LAYOUTS,
     taps=st.one_of(st.tuples(st.integers(1, 9)), st.tuples(st.integers(1, 5), st.integers(1, 5))),

@@ -339,9 +339,9 @@ struct Up {
   static constexpr int kRows = 2, kNew = 1;
 };
 
-// For other types it is not worth the time to compile more code.
-constexpr bool is_common(float) { return true; }
-constexpr bool is_common(BFloat16) { return true; }
+// Elsewhere it is not worth the time to compile more code.
+constexpr bool is_common(float) { return ISG_BYTES > 16; }
+constexpr bool is_common(BFloat16) { return ISG_BYTES > 16; }
 template <class T>
 constexpr bool is_common(T) { return false; }
 
