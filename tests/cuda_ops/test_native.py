@@ -260,6 +260,33 @@ def test_rows_of_every_length_around_that_of_vectors_are_filtered_whole(simd, dt
 
 
 @pytest.mark.parametrize("simd", SIMD)
+@pytest.mark.parametrize("taps", [3, 4])
+def test_tall_planes_have_no_seams(simd, taps):
+    x, f = torch.randn(1, 1, 301, 130), torch.rand(taps)
+    with kernels_for(simd):
+        pairs = [(op(x, f, impl="cpu"), op(x.double(), f, impl="ref")) for op in (filter2d, upsample2d)]
+    for got, want in pairs:
+        assert_equal_but_for_rounding(got, want, torch.float32, 5)
+
+
+@pytest.mark.parametrize("simd", SIMD)
+def test_images_that_are_written_past_the_cache_are_right_in_bfloat16(simd):
+    x, f = torch.randn(1, 8, 512, 512, generator=torch.Generator().manual_seed(0)).bfloat16(), torch.rand(4)
+    b = torch.linspace(-1, 1, 8).double()
+    with kernels_for(simd):
+        blurred, larger, y = (
+            filter2d(x, f, impl="cpu"),
+            upsample2d(x[:, :2], f, impl="cpu"),
+            bias_act(x, b.bfloat16(), act="lrelu", impl="cpu"),
+        )
+    wide = x.double()
+    assert_equal_but_for_rounding(blurred, filter2d(wide, f, impl="ref"), torch.bfloat16, 5)
+    assert_equal_but_for_rounding(larger, upsample2d(wide[:, :2], f, impl="ref"), torch.bfloat16, 5)
+    want = bias_act(wide, b.bfloat16().double(), act="lrelu", impl="ref")
+    assert_equal_but_for_rounding(y, want, torch.bfloat16, 5)
+
+
+@pytest.mark.parametrize("simd", SIMD)
 def test_a_filter_whose_taps_all_fall_between_pixels_gives_zeros(simd):
     with kernels_for(simd):
         y = upfirdn2d(torch.ones(1, 1, 1, 1), torch.ones(1), up=2, down=2, padding=[3, -3, 3, -3], impl="cpu")

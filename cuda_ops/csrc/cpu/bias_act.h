@@ -124,20 +124,20 @@ struct Pieces {
 };
 
 // N vectors at a time. Two of bfloat16 are the numbers of even and of odd places in a piece of memory: so they part
-// without a shuffle, and what is written is a whole line of the cache.
+// without a shuffle, and with AVX-512 what is written is a whole line of the cache.
 template <class V, int N>
 struct Several {
   V of[N];
 };
 
-// Whether memory is what limits; only then is it worth the time to compile more code.
+// Whether memory is what limits; only then are pairs worth the time to compile them.
 constexpr bool is_cheap(Act a) { return a == Act::linear || a == Act::relu || a == Act::lrelu; }
 
 // Calls element(i, lanes, channel, n) for the vectors of each piece: i counts elements, n tells (as a constant) how
 // many vectors are taken at once, and if it is one, `lanes` how many elements; `channel` is that of the first in a row
 // of all channels. start(piece, channel) comes before a piece, finish(piece) after it, where `channel` is that of a row
 // of one.
-template <class T, Act A, class Start, class Element, class Finish>
+template <class T, bool pairs, class Start, class Element, class Finish>
 ISG_INLINE void walk(const Pieces& p, int64_t begin, int64_t end, Start start, Element element, Finish finish) {
   constexpr int64_t kLanes = Access<T>::kLanes;
   int64_t row = p.by_channel ? begin / p.per_row : begin * p.block;
@@ -149,7 +149,7 @@ ISG_INLINE void walk(const Pieces& p, int64_t begin, int64_t end, Start start, E
     for (int64_t r = 0; r < rows; r++) {
       const int64_t from = (row + r) * p.length;
       int64_t i = first;
-      if constexpr (comes_in_pairs(T{}) && is_cheap(A))
+      if constexpr (pairs && comes_in_pairs(T{}))
         for (; i + 2 * kLanes <= last; i += 2 * kLanes) element(from + i, kLanes, i, Constant<2>{});
       for (; i < last; i += kLanes) element(from + i, least(kLanes, last - i), i, Constant<1>{});
     }
@@ -289,7 +289,7 @@ int32_t forward(const BiasActForward& p) {
   const bool streaming = streams(y, pieces, sizeof(T));
   parallel_by_value(pieces.count, pieces.grain(), [=](int64_t begin, int64_t end) __attribute__((always_inline)) {
     Channels<S, V> b(p.b, pieces.by_channel);
-    walk<T, A>(
+    walk<T, is_cheap(A)>(
         pieces, begin, end, [&](int64_t, int64_t channel) __attribute__((always_inline)) { b.start(channel); },
         [&](int64_t i, int64_t lanes, int64_t channel, auto n) __attribute__((always_inline)) {
           constexpr int N = n.value;
@@ -326,7 +326,7 @@ int32_t backward(const BiasActBackward& p) {
   parallel_by_value(pieces.count, pieces.grain(), [=](int64_t begin, int64_t end) __attribute__((always_inline)) {
     Channels<S, V> b(p.ref_is_output ? nullptr : p.b, pieces.by_channel), dy_b(p.dy_b, pieces.by_channel);
     Sums<S, V> sums{p.db ? static_cast<S*>(p.workspace) : nullptr, pieces.by_channel, pieces.channels};
-    walk<T, A>(
+    walk<T, is_cheap(A)>(
         pieces, begin, end,
         [&](int64_t piece, int64_t channel) __attribute__((always_inline)) {
           b.start(channel);
@@ -372,7 +372,7 @@ int32_t double_backward(const BiasActDoubleBackward& p) {
   parallel_by_value(pieces.count, pieces.grain(), [=](int64_t begin, int64_t end) __attribute__((always_inline)) {
     Channels<S, V> b(p.b, pieces.by_channel), ddb(p.ddb, pieces.by_channel);
     Sums<S, V> sums{p.d_b ? static_cast<S*>(p.workspace) : nullptr, pieces.by_channel, pieces.channels};
-    walk<T, A>(
+    walk<T, false>(
         pieces, begin, end,
         [&](int64_t piece, int64_t channel) __attribute__((always_inline)) {
           b.start(channel);

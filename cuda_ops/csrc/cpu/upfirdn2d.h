@@ -329,17 +329,20 @@ class AlongX {
 template <int N, int First>
 struct Same {
   static constexpr int kRows = 2, kNew = 2;
+  static constexpr bool kHasThree = N == 3;  // three taps along y have code of their own
 };
 template <int N, int First>
 struct Down {
   static constexpr int kRows = 1, kNew = 2;
+  static constexpr bool kHasThree = false;
 };
 template <int N0, int N1, int Later, int First>
 struct Up {
   static constexpr int kRows = 2, kNew = 1;
+  static constexpr bool kHasThree = false;
 };
 
-// Elsewhere it is not worth the time to compile more code.
+// Float16 and machines without AVX2 do without rows together and the rest: the code takes its time to compile.
 constexpr bool is_common(float) { return ISG_BYTES > 16; }
 constexpr bool is_common(BFloat16) { return ISG_BYTES > 16; }
 template <class T>
@@ -412,7 +415,7 @@ struct Together {
   V row[R];
 };
 
-// step(k, inside) for each k up to `count`, at which R rows of results are written from place `PerStep` times k on and
+// step(k, inside) for each k until all results are there, at which R rows of results are written from place `PerStep` times k on and
 // vectors (or pairs) k + 1 of the image's row are read; `inside` says, as a constant, that all of them are whole.
 template <int64_t Reads, int64_t PerStep, class T, class F>
 ISG_INLINE void walk(const Few<T>& p, F step) {
@@ -567,7 +570,7 @@ ISG_INLINE void filter_rows(const Few<T>& p, const T* image, const RowOfFew<type
   const auto make = [&](int64_t o, auto together) __attribute__((always_inline)) {
     constexpr int R = together.value;
     const auto &row = rows[o], &below = rows[o + R - 1];
-    RowSums<T, NY, R, X::kNew> sums{{row_at(row.offset[0])}, {row.coef, NY}, {below.coef, NY}, p.in};
+    RowSums<T, NY, R, R == X::kRows ? X::kNew : 1> sums{{row_at(row.offset[0])}, {row.coef, NY}, {below.coef, NY}, p.in};
     for_each<NY>(NY, [&](int64_t j) __attribute__((always_inline)) { sums.from[j + R - 1] = row_at(below.offset[j]); });
     walk_rows<T, R>(X{}, p, sums, to + o * p.out);
   };
@@ -730,6 +733,7 @@ bool filter_few(const AxisPlan& x, const AxisPlan& y, const typename Memory<T>::
   const auto with = [&](auto kind) {
     using X = decltype(kind);
     if (ny <= 2) filter_planes<T, 2, X>(x, y, cx, cy, in, out, planes, streaming);
+    else if (ny == 3 && X::kHasThree) filter_planes<T, X::kHasThree ? 3 : 4, X>(x, y, cx, cy, in, out, planes, streaming);
     else filter_planes<T, 4, X>(x, y, cx, cy, in, out, planes, streaming);
     return true;
   };
