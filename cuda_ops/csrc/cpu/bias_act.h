@@ -379,20 +379,12 @@ int32_t double_backward(const BiasActDoubleBackward& p) {
           ddb.start(channel);
           sums.start(piece);
         },
-        [&](int64_t i, int64_t lanes, int64_t channel, auto n) __attribute__((always_inline)) {
-          constexpr int N = n.value;
-          const auto u = read<N>(x + i, lanes), bias = b.template at<N>(channel, lanes), d = read<N>(dy + i, lanes);
-          auto t = ddb.template at<N>(channel, lanes);
-          if (ddx) {
-            const auto more = read<N>(ddx + i, lanes);
-            for_each<N>(N, [&](int64_t k) __attribute__((always_inline)) { t.of[k] = t.of[k] + more.of[k]; });
-          }
-          Several<V, N> first, second;
-          for_each<N>(N, [&](int64_t k) __attribute__((always_inline)) {
-            const Point<A, V, S> point(u.of[k] + bias.of[k], m.alpha);
-            first.of[k] = t.of[k] * within(point.slope, point.value, m);
-            second.of[k] = t.of[k] * d.of[k] * within(point.curvature, point.value, m);
-          });
+        [&](int64_t i, int64_t lanes, int64_t channel, Constant<1>) __attribute__((always_inline)) {
+          const Point<A, V, S> point(read<1>(x + i, lanes).of[0] + b.template at<1>(channel, lanes).of[0], m.alpha);
+          V t = ddb.template at<1>(channel, lanes).of[0];
+          if (ddx) t = t + read<1>(ddx + i, lanes).of[0];
+          const Several<V, 1> first{t * within(point.slope, point.value, m)};
+          const Several<V, 1> second{t * read<1>(dy + i, lanes).of[0] * within(point.curvature, point.value, m)};
           sums.add(second, channel, lanes);
           write(d_dy + i, first, lanes, streaming);
           write(d_x + i, second, lanes, streaming);
