@@ -53,9 +53,14 @@ def sum_type(factor: int) -> np.dtype:
 
 def to_float(sums: np.ndarray, factor: int) -> torch.Tensor:
     """Block sums -> means in [-1, 1], float32: 0 -> -1 and 255*s*s -> 1, both exact."""
+    # Left to NumPy, because this is run by threads that read ahead: torch would start a second team of OpenMP
+    # threads for them, and libgomp, seeing more threads than cores, then lets those of the training step
+    # sleep between their tasks, which takes a step of small networks twice the time.
+    scaled = sums.astype(np.float32)
     # 127.5*s*s and every sum are exact in float32 (s <= 128), so there is one rounding, in the division.
-    scaled = torch.from_numpy(sums.astype(np.float32))
-    return scaled.div_(127.5 * factor * factor).sub_(1.0)
+    scaled /= np.float32(127.5 * factor * factor)
+    scaled -= np.float32(1.0)
+    return torch.from_numpy(scaled)
 
 
 # ---- kept in a packed set ------------------------------------------------------------------------------

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +14,7 @@ from hypothesis import strategies as st
 from infostylegan.data import loading
 from infostylegan.data.errors import DataError
 from infostylegan.data.loading import ArrayDataset, BatchStream, permutation
-from infostylegan.data.pyramid import box_sums
+from infostylegan.data.pyramid import box_sums, to_float
 
 
 class Numbered:
@@ -149,6 +152,29 @@ def test_a_batch_decoded_ahead_is_not_decoded_again() -> None:
         stream.batch(4 * step, 4)
     stream.close()
     assert len({tuple(call) for call in dataset.calls}) == len(dataset.calls)
+
+
+def test_a_thread_that_reads_ahead_asks_torch_for_no_threads() -> None:
+    """Else libgomp, with more threads than cores, puts the training step's to sleep between its tasks."""
+    if not Path("/proc/self/task").is_dir():
+        pytest.skip("threads are counted where there is a /proc")
+
+    def count() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    large = np.zeros((64, 3, 64, 64), dtype=np.uint8)
+    try:
+        with ThreadPoolExecutor(1) as reader:
+            reader.submit(int).result()
+            started = count()
+            reader.submit(to_float, large, 1).result()
+            assert count() <= started
+            reader.submit(lambda: torch.from_numpy(large).float().div_(2.0)).result()
+            assert count() > started  # what is looked out for here is there to be seen
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("resolution", [1, 2, 4, 8, 16, 32])
