@@ -107,7 +107,7 @@ def _load_library(path: Path) -> None:
 
 
 def use_simd(name: str | None, path: Path | None = None) -> None:
-    """Run the CPU kernels of the instruction set `name`, avx512, avx2 or base; None for the best here.
+    """Run the CPU kernels of the instruction set `name`, avx512bf16, avx512, avx2 or base; None: the best.
 
     Raises BuildError where this machine or build lacks it.
     """

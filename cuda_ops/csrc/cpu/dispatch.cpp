@@ -6,7 +6,7 @@
 #include <new>
 
 #include "../ops.h"
-#include "parallel.h"
+#include "machine.h"
 
 namespace isg {
 
@@ -18,13 +18,15 @@ namespace isg {
   int32_t bias_act_double_backward(const BiasActDoubleBackward&, DType, void*);        \
   int32_t upfirdn2d(const Upfirdn2d&, DType, void*);                                   \
   }                                                                                    \
-  constexpr cpu::Kernels ns##_kernels{#ns + 4, ns::bias_act_workspace, ns::bias_act_forward, ns::bias_act_backward, \
+  constexpr cpu::Kernels ns##_kernels{#ns + 4,                      false,                                           \
+                                      ns::bias_act_workspace,       ns::bias_act_forward, ns::bias_act_backward,     \
                                       ns::bias_act_double_backward, ns::upfirdn2d};
 
 namespace cpu {
 
 struct Kernels {
   const char* name;
+  bool round_natively;  // to bfloat16
   int64_t (*bias_act_workspace)(const BiasActShape&, DType);
   int32_t (*bias_act_forward)(const BiasActForward&, DType, void*);
   int32_t (*bias_act_backward)(const BiasActBackward&, DType, void*);
@@ -37,6 +39,14 @@ struct Kernels {
 #ifdef ISG_X86
 ISG_DECLARE(cpu_avx512)
 ISG_DECLARE(cpu_avx2)
+namespace {
+constexpr cpu::Kernels cpu_avx512bf16_kernels = [] {
+  cpu::Kernels kernels = cpu_avx512_kernels;
+  kernels.name = "avx512bf16";
+  kernels.round_natively = true;
+  return kernels;
+}();
+}  // namespace
 #endif
 ISG_DECLARE(cpu_base)
 
@@ -51,6 +61,8 @@ const Kernels* find(const char* name) {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+  const bool avx512bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
+  if (avx512bf16 && wanted(cpu_avx512bf16_kernels)) return &cpu_avx512bf16_kernels;
   if (avx512 && wanted(cpu_avx512_kernels)) return &cpu_avx512_kernels;
   if (avx2 && wanted(cpu_avx2_kernels)) return &cpu_avx2_kernels;
 #endif
@@ -60,6 +72,8 @@ const Kernels* find(const char* name) {
 const Kernels* chosen = find(nullptr);
 
 }  // namespace
+
+bool rounds_to_bfloat16 = chosen->round_natively;
 
 int64_t bias_act_workspace(const BiasActShape& s, DType d) { return chosen->bias_act_workspace(s, d); }
 int32_t bias_act_forward(const BiasActForward& p, DType d, void* s) { return chosen->bias_act_forward(p, d, s); }
@@ -89,7 +103,10 @@ __attribute__((visibility("default"))) const char* isg_cpu_simd() { return isg::
 // Use the kernels of this name from now on, the best for null; 0 if there are none or the machine can't run them.
 __attribute__((visibility("default"))) int isg_cpu_use(const char* name) {
   const isg::cpu::Kernels* found = isg::cpu::find(name);
-  if (found) isg::cpu::chosen = found;
+  if (found) {
+    isg::cpu::chosen = found;
+    isg::cpu::rounds_to_bfloat16 = found->round_natively;
+  }
   return found != nullptr;
 }
 }

@@ -1,6 +1,6 @@
 // Runs a lambda on torch's threads; a piece of memory that frees itself.
 #pragma once
-#include "parallel.h"
+#include "machine.h"
 #include "simd.h"
 
 namespace isg::ISG_NS {

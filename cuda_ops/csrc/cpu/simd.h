@@ -6,8 +6,9 @@
 #include <string.h>
 
 #include "../ops.h"
+#include "machine.h"
 
-#if defined(ISG_SIMD_avx512)
+#if defined(ISG_SIMD_avx512)  // with the conversions of AVX512-BF16, which aren't used where the machine lacks them
 #include <immintrin.h>
 #define ISG_NS cpu_avx512
 #define ISG_BYTES 64
@@ -57,7 +58,8 @@ ISG_INLINE V load_raw(const P* p) {
 ISG_INLINE VF splat(float s) { return s - VF{}; }
 ISG_INLINE VD splat(double s) { return s - VD{}; }
 
-// ---- half types to float and back; round to nearest even, NaN stays NaN, subnormals are kept
+// ---- half types to float and back; round to nearest even, NaN stays NaN, subnormals are kept (but by AVX512-BF16, which
+// writes 0 for those of bfloat16)
 
 // GCC makes several instructions of these conversions where the machine has one.
 #if defined(ISG_SIMD_avx512)
@@ -74,15 +76,17 @@ ISG_INLINE VF widen(BFloat16, VH h) { return bits_as<VF>(widened(h) << 16); }
 
 // The number rounded to bfloat16, which is the upper half of each lane; the lower is anything.
 #if defined(ISG_SIMD_avx512)
-ISG_INLINE VU rounded(VF v) {  // as below, in five instructions
-  const __m512i u = bits_as<__m512i>(v);
-  const __mmask16 odd = _mm512_test_epi32_mask(u, _mm512_set1_epi32(0x10000));
-  const __mmask16 nan = _mm512_cmp_ps_mask(bits_as<__m512>(v), bits_as<__m512>(v), _CMP_UNORD_Q);
-  __m512i r = _mm512_add_epi32(u, _mm512_set1_epi32(0x7fff));
-  r = _mm512_mask_sub_epi32(r, odd, r, _mm512_set1_epi32(-1));
-  return bits_as<VU>(_mm512_mask_or_epi32(r, nan, u, _mm512_set1_epi32(0x400000)));
+ISG_INLINE VU rounded(VF v) {  // as below; without masks, of which there are few
+  const VU u = bits_as<VU>(v);
+  const VU r = u + 0x7fff + (u >> 16 & 1);
+  const __m512i quiet_nan = _mm512_set1_epi32(0x22);  // of v, where it is one of either kind
+  return bits_as<VU>(_mm512_fixupimm_ps(bits_as<__m512>(r), bits_as<__m512>(v), quiet_nan, 0));
 }
 ISG_INLINE VH narrow(BFloat16, VF v) {
+  if (cpu::rounds_to_bfloat16) {
+    const __m256bh h = _mm512_cvtneps_pbh(bits_as<__m512>(v));
+    return bits_as<VH>(h);
+  }
   const __m512i upper_halves = _mm512_set_epi16(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1, 31, 29, 27, 25,
                                                 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
   return bits_as<VH>(_mm512_castsi512_si256(_mm512_permutexvar_epi16(upper_halves, bits_as<__m512i>(rounded(v)))));
@@ -259,8 +263,19 @@ template <class T>
 constexpr bool comes_in_pairs(T) { return false; }
 ISG_INLINE VF lower_halves(const BFloat16* p) { return bits_as<VF>(load_raw<VU>(p) << 16); }
 ISG_INLINE VF upper_halves(const BFloat16* p) { return bits_as<VF>(load_raw<VU>(p) & 0xffff0000u); }
+ISG_INLINE VF halves(VF lower, VF upper) {
+#if defined(ISG_SIMD_avx512)
+  if (cpu::rounds_to_bfloat16) {
+    const __m512i places = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
+                                            5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    const __m512bh one_after_the_other = _mm512_cvtne2ps_pbh(bits_as<__m512>(upper), bits_as<__m512>(lower));
+    return bits_as<VF>(_mm512_permutexvar_epi16(places, bits_as<__m512i>(one_after_the_other)));
+  }
+#endif
+  return bits_as<VF>(rounded(lower) >> 16 | (rounded(upper) & 0xffff0000u));
+}
 ISG_INLINE void put_halves(BFloat16* p, VF lower, VF upper, bool streaming) {
-  const VF both = bits_as<VF>(rounded(lower) >> 16 | (rounded(upper) & 0xffff0000u));
+  const VF both = halves(lower, upper);
   if (streaming) stream(reinterpret_cast<float*>(p), both);
   else memcpy(p, &both, sizeof both);
 }

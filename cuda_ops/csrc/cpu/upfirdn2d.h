@@ -622,23 +622,29 @@ struct Picks {  // of one vector of results
   uint16_t lanes[N];
 };
 
-// Vector `half` of a row's sums along y.
-template <int NY, class T>
-ISG_INLINE VF sums_of_row(const RowOfFew<float, NY>& row, const T* image, const T* zeros, int64_t width, int64_t half,
-                          uint16_t lanes) {
+// Vector `half` of the sums along y of R rows, which share what they read.
+template <int NY, int R, class T>
+ISG_INLINE Together<VF, R> sums_of_rows(const RowOfFew<float, NY>* rows, const T* image, const T* zeros, int64_t width,
+                                        int64_t half, uint16_t lanes) {
   using M = Memory<T>;
+  constexpr int kRead = NY + R - 1;
   const int64_t skip = half * M::kLanes;
-  const auto sum_of = [&](auto at) __attribute__((always_inline)) {
-    VF sum = at(0) * row.coef[0];
-    for_each<NY, 1>(NY, [&](int64_t j) __attribute__((always_inline)) { sum += at(j) * row.coef[j]; });
-    return sum;
+  const auto sums_of = [&](auto at) __attribute__((always_inline)) {
+    VF v[kRead];
+    for_each<kRead>(kRead, [&](int64_t j) __attribute__((always_inline)) { v[j] = at(j); });
+    Together<VF, R> sums;
+    for_each<R>(R, [&](int64_t r) __attribute__((always_inline)) {
+      sums.row[r] = v[r] * rows[r].coef[0];
+      for_each<NY, 1>(NY, [&](int64_t j) __attribute__((always_inline)) { sums.row[r] += v[r + j] * rows[r].coef[j]; });
+    });
+    return sums;
   };
-  if (row.whole) {
-    const T* const first = image + row.offset[0] + skip;
-    return sum_of([&](int64_t j) __attribute__((always_inline)) { return M::load_masked(first + j * width, lanes); });
+  if (R > 1 || rows->whole) {
+    const T* const first = image + rows->offset[0] + skip;
+    return sums_of([&](int64_t j) __attribute__((always_inline)) { return M::load_masked(first + j * width, lanes); });
   }
-  return sum_of([&](int64_t j) __attribute__((always_inline)) {
-    return M::load_masked((row.offset[j] < 0 ? zeros : image + row.offset[j]) + skip, lanes);
+  return sums_of([&](int64_t j) __attribute__((always_inline)) {
+    return M::load_masked((rows->offset[j] < 0 ? zeros : image + rows->offset[j]) + skip, lanes);
   });
 }
 
@@ -675,23 +681,39 @@ void filter_small_planes(const AxisPlan& x, const AxisPlan& y, const float* cx, 
     uint16_t lanes[Vectors][N];
     for (int64_t k = 0; k < Vectors; k++)
       for (int64_t j = 0; j < N; j++) lanes[k][j] = all[k].lanes[j];
-    for (int64_t plane = begin; plane < end; plane++, image += y_in * x_in)
-      for (int64_t o = 0; o < y_out; o += kRows) {
-        prefetch(image + all_rows[o].offset[NY - 1] + 1024 / sizeof(T));
-        const VF a = sums_of_row(all_rows[o], image, nothing, x_in, 0, low);
-        VF b = a;
-        if constexpr (kind == Picked::halves) b = sums_of_row(all_rows[o], image, nothing, x_in, 1, high);
-        if constexpr (kind == Picked::rows)
-          if (o + 1 < y_out) b = sums_of_row(all_rows[o + 1], image, nothing, x_in, 0, low);
-        const int64_t left = (kind == Picked::rows && o + 1 < y_out ? 2 : 1) * x_out;
-        for_each<Vectors>(Vectors, [&](int64_t k) __attribute__((always_inline)) {
-          VF sum = pick(a, b, all[k].index[0], lanes[k][0]) * all[k].coef[0];
-          for_each<N, 1>(N, [&](int64_t j) __attribute__((always_inline)) {
-            sum += pick(a, b, all[k].index[j], lanes[k][j]) * all[k].coef[j];
-          });
-          put_some(to + k * kLanes, sum, left - k * kLanes, streaming);
+    const auto put_row = [&](VF first, VF second, int64_t left) __attribute__((always_inline)) {
+      for_each<Vectors>(Vectors, [&](int64_t k) __attribute__((always_inline)) {
+        VF sum = pick(first, second, all[k].index[0], lanes[k][0]) * all[k].coef[0];
+        for_each<N, 1>(N, [&](int64_t j) __attribute__((always_inline)) {
+          sum += pick(first, second, all[k].index[j], lanes[k][j]) * all[k].coef[j];
         });
-        to += left;
+        put_some(to + k * kLanes, sum, left - k * kLanes, streaming);
+      });
+      to += left;
+    };
+    for (int64_t plane = begin; plane < end; plane++, image += y_in * x_in)
+      for (int64_t o = 0; o < y_out;) {
+        const auto* const row = all_rows + o;
+        const auto halves = [&](auto together) __attribute__((always_inline)) {
+          constexpr int R = together.value;
+          const auto a = sums_of_rows<NY, R>(row, image, nothing, x_in, 0, low);
+          auto b = a;
+          if constexpr (kind == Picked::halves) b = sums_of_rows<NY, R>(row, image, nothing, x_in, 1, high);
+          for_each<R>(R, [&](int64_t r) __attribute__((always_inline)) { put_row(a.row[r], b.row[r], x_out); });
+          o += R;
+        };
+        prefetch(image + row->offset[NY - 1] + 1024 / sizeof(T));
+        if constexpr (kind == Picked::rows) {
+          const bool both = o + 1 < y_out;
+          const VF a = sums_of_rows<NY, 1>(row, image, nothing, x_in, 0, low).row[0];
+          const VF b = both ? sums_of_rows<NY, 1>(row + 1, image, nothing, x_in, 0, low).row[0] : a;
+          put_row(a, b, both ? 2 * x_out : x_out);
+          o += 2;
+        } else if (row->whole && row->and_below && row[1].whole) {
+          halves(Constant<2>{});
+        } else {
+          halves(Constant<1>{});
+        }
       }
     if (streaming) stream_fence();
   });
