@@ -111,6 +111,16 @@ def table(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
     "--margin", type=float, help="Nats below a discrete code's ceiling that are certain enough for G."
 )
 @click.option(
+    "--information-clip",
+    type=float,
+    help="Most that G's gradient from information may be, times the adversarial one; 0: no limit.",
+)
+@click.option(
+    "--trunk-share",
+    type=float,
+    help="Share of the information's gradient that D's trunk learns from; 1 is the paper's.",
+)
+@click.option(
     "--views", type=float, help="Strength of the random views through which discrete codes are read; 0: none."
 )
 @click.option("--styles/--no-styles", default=None, help="Styled generator, or ProGAN's (codes enter once).")

@@ -25,7 +25,8 @@ from infostylegan.losses import information
 
 ROOT = Path(__file__).resolve().parent.parent
 # Without what the preset does against too much information, which would hide how the families differ.
-PLAIN = ("--beta", "0.3", "--sigma-min", "0.2", "--margin", "0", "--no-share-codes")
+PLAIN = ("--beta", "0.3", "--sigma-min", "0.2", "--margin", "0", "--no-share-codes",
+         "--information-clip", "0", "--trunk-share", "1")  # fmt: skip
 RUN = ("--resolution", "16", "--kimg", "100", "--threads", "1", *PLAIN)
 HEADER = (
     "| posterior | seed | r² of the uniform codes, best first | sum | share of discrete ceilings | spread |"

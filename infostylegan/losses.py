@@ -46,6 +46,22 @@ def information_weights(spec: CodeSpec, beta: float, beta_uniform: float | None 
     return torch.tensor([uniform if code.kind == "unif" else beta for code in spec], dtype=torch.float32)
 
 
+def image_gradient(adversarial: Tensor, informative: Tensor, images: Tensor, clip: float) -> Tensor:
+    """Gradient of two losses (scalars) with respect to `images`, which both are made of; of their shape.
+
+    With `clip` > 0 the second's share is at most `clip` times as long as the first's: the adaptive gradient
+    clipping of Belghazi et al. (Mutual Information Neural Estimation, 2018), here at the images, not at the
+    weights, so that one pass back through G is enough. It costs one more through D.
+    """
+    if clip <= 0.0:
+        return torch.autograd.grad(adversarial + informative, images)[0]
+    (first,) = torch.autograd.grad(adversarial, images, retain_graph=True)
+    (second,) = torch.autograd.grad(informative, images)
+    limit = clip * torch.linalg.vector_norm(first)
+    length = torch.linalg.vector_norm(second)
+    return first + second * torch.where(length > limit, limit / length, 1.0)
+
+
 # Weight of the evenness of Q's use of a code's values beside its agreement, in `agreed_information`. With 1,
 # values that are unused at the start stay unused; with 2, Q can rest at knowing nothing (docs/mnist.md).
 EVENNESS = 1.5

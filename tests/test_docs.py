@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 DEFAULTS = {field.name: field.default for field in fields(TrainingOptions)}
 SHOWN = (
     "resolution", "labels", "codes", "uniform", "sigma_min", "code_input", "beta", "beta_start",
-    "beta_ramp_kimg", "beta_uniform", "beta_real", "views", "margin", "share_codes", "gamma",
-    "r1_reference", "r1_interval", "kimg",
+    "beta_ramp_kimg", "beta_uniform", "beta_real", "views", "margin", "information_clip",
+    "trunk_share", "share_codes", "gamma", "r1_reference", "r1_interval", "kimg",
     "start_resolution", "stable_kimg", "fade_kimg", "batch", "lr", "lr_decay_kimg", "latent_dim",
     "mapping_layers", "mapping_lr", "fmap_base", "fmap_max", "ema_kimg", "ema_rampup", "precision",
 )  # fmt: skip

@@ -199,17 +199,26 @@ class Discriminator(nn.Module):
     def from_config(config: dict[str, Any]) -> Discriminator:
         return Discriminator(**{**config, "codes": CodeSpec.from_config(config["codes"])})
 
-    def forward(self, image: Tensor, label: Tensor | None = None, *, fade: float = 1.0) -> Judgement:
-        """Judge images [N, channels, R, R] in [-1, 1]; R may be any size of the pyramid."""
+    def forward(
+        self, image: Tensor, label: Tensor | None = None, *, fade: float = 1.0, trunk_share: float = 1.0
+    ) -> Judgement:
+        """Judge images [N, channels, R, R] in [-1, 1]; R may be any size of the pyramid.
+
+        Of the posterior's gradient the trunk, and so the image, is given the share `trunk_share`.
+        """
         features = self.trunk(image, fade)
-        return Judgement(self.score_head(features, label), self._read(features))
+        return Judgement(self.score_head(features, label), self._read(features, trunk_share))
 
-    def posterior(self, image: Tensor, *, fade: float = 1.0) -> list[Posterior]:
+    def posterior(self, image: Tensor, *, fade: float = 1.0, trunk_share: float = 1.0) -> list[Posterior]:
         """Q(c | image) alone, without the score."""
-        return self._read(self.trunk(image, fade))
+        return self._read(self.trunk(image, fade), trunk_share)
 
-    def _read(self, features: Tensor) -> list[Posterior]:
-        return self.codes.posterior(self.q_head(features)) if self.q_head is not None else []
+    def _read(self, features: Tensor, trunk_share: float) -> list[Posterior]:
+        if self.q_head is None:
+            return []
+        if trunk_share < 1.0:  # the same numbers, less of their gradient
+            features = features.detach().lerp(features, trunk_share)
+        return self.codes.posterior(self.q_head(features))
 
     def set_precision(self, precision: str) -> None:
         """`fp32`, or `bf16`: convolutions in bfloat16, everything else in float32."""

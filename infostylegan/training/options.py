@@ -26,7 +26,7 @@ POSITIVE = (
 )  # fmt: skip
 NUMBERS = (
     *POSITIVE, "beta", "beta_uniform", "beta_real", "beta_start", "beta_ramp_kimg", "gamma", "views",
-    "margin", "seed", "stable_kimg", "fade_kimg", "lr_decay_kimg",
+    "margin", "information_clip", "trunk_share", "seed", "stable_kimg", "fade_kimg", "lr_decay_kimg",
 )  # fmt: skip
 
 
@@ -58,6 +58,8 @@ class TrainingOptions:
     beta_ramp_kimg: float = 0.0
     share_codes: bool = False
     margin: float = 0.0
+    information_clip: float = 0.0
+    trunk_share: float = 1.0
     views: float = 0.0
     gamma: float = 10.0
     r1_reference: str = "final"
@@ -122,6 +124,7 @@ class TrainingOptions:
         for name, most in WIDEST.items():
             value = getattr(self, name)
             demand(value <= most, f"--{name.replace('_', '-')} {value}: must be at most {most}")
+        demand(self.trunk_share <= 1.0, f"--trunk-share {self.trunk_share}: must be at most 1")
         demand(self.seed < 2**63, f"--seed {self.seed}: must be less than 2^63")
         demand(round(self.kimg * 1000) >= 1, f"--kimg {self.kimg}: less than one image")
         sizes = self.batch.values() if isinstance(self.batch, Mapping) else [self.batch]
@@ -181,6 +184,8 @@ class TrainingOptions:
             beta_real=self.beta_real,
             share_codes=self.share_codes,
             margin=self.margin,
+            information_clip=self.information_clip,
+            trunk_share=self.trunk_share,
             views=self.views,
             r1_interval=self.r1_interval,
             micro_batch=self.micro_batch,

@@ -19,6 +19,7 @@ from infostylegan.losses import (
     agreed_information,
     discriminator_logistic,
     generator_logistic,
+    image_gradient,
     information,
     information_weights,
     r1_penalty,
@@ -37,6 +38,8 @@ class LossSettings:
     beta_real: float = 0.0  # weight of what Q reads alike from two views of a real image (discrete codes)
     share_codes: bool = False  # discrete codes in common within each minibatch-stddev group of fakes
     margin: float = 0.0  # nats below its ceiling from which a discrete code's information earns G no more
+    trunk_share: float = 1.0  # of the information's gradient, what D's trunk learns from beside Q's head
+    information_clip: float = 0.0  # longest that G's gradient from it may be, in adversarial ones; 0: any
     views: float = 0.0  # strength of the random views that the discrete codes are read through; 0: none
     r1_interval: int = 1  # R1 every so many steps, weighted to the same strength
     micro_batch: int | None = None  # images of one backward pass; None: the whole batch
@@ -82,25 +85,28 @@ def uses_views(D: Discriminator, views: float) -> bool:
 
 
 def read_information(
-    D: Discriminator, fake: Tensor, judged: Judgement, c: Tensor, fade: float, views: float
-) -> Tensor:
+    D: Discriminator, fake: Tensor, judged: Judgement, c: Tensor, fade: float, views: float,
+    trunk_share: float = 1.0,
+) -> Tensor:  # fmt: skip
     """L_info a sample and code, [N, codes]; with views, the discrete codes are read from a random view."""
     posterior = judged.posterior
     if uses_views(D, views):
-        seen = D.posterior(random_view(fake, views), fade=fade)
+        seen = D.posterior(random_view(fake, views), fade=fade, trunk_share=trunk_share)
         posterior = [a if code.kind == "unif" else b for code, a, b in zip(D.codes, posterior, seen)]
     return information(D.codes, posterior, c)
 
 
-def read_reals(D: Discriminator, real: Tensor, judged: Judgement, fade: float, views: float) -> Tensor:
+def read_reals(
+    D: Discriminator, real: Tensor, judged: Judgement, fade: float, views: float, trunk_share: float = 1.0
+) -> Tensor:
     """What Q reads alike from two random views of each real image (or, without views, from it), [codes].
 
     It depends on averages over the (micro-)batch.
     """
     if not uses_views(D, views):
         return agreed_information(D.codes, judged.posterior, judged.posterior)
-    one = D.posterior(random_view(real, views), fade=fade)
-    return agreed_information(D.codes, one, D.posterior(random_view(real, views), fade=fade))
+    one, two = (D.posterior(random_view(real, views), fade=fade, trunk_share=trunk_share) for _ in range(2))
+    return agreed_information(D.codes, one, two)
 
 
 def share_codes(D: Discriminator, c: Tensor, share: bool) -> Tensor:
@@ -131,7 +137,7 @@ def discriminator_step(
     settings: LossSettings, r1_weight: float, stats: StepStats,
 ) -> None:  # fmt: skip
     """Accumulate D's gradients: logistic + R1 - beta · L_info, on detached fakes."""
-    n = real.shape[0]
+    n, views, share = real.shape[0], settings.views, settings.trunk_share
     weights = settings.weights(D.codes)
     informed = bool(weights.any())
     weights = weights.to(real.device)
@@ -142,12 +148,12 @@ def discriminator_step(
         with torch.no_grad():
             fake = G(z[part], c[part], y, resolution=phase.resolution, fade=fade)
         x = real[part].detach().requires_grad_(r1_weight > 0.0)
-        judged_real, judged_fake = D(x, y, fade=fade), D(fake, y, fade=fade)
+        judged_real, judged_fake = (D(images, y, fade=fade, trunk_share=share) for images in (x, fake))
         loss = discriminator_logistic(judged_real.score, judged_fake.score)
         if informed:
-            loss = loss - read_information(D, fake, judged_fake, c[part], fade, settings.views) @ weights
+            loss = loss - read_information(D, fake, judged_fake, c[part], fade, views, share) @ weights
         if settings.beta_real > 0.0:
-            agreed = read_reals(D, x.detach(), judged_real, fade, settings.views)
+            agreed = read_reals(D, x.detach(), judged_real, fade, views, share)
             loss = loss - settings.beta_real * agreed.sum()
         if r1_weight > 0.0:
             penalty = r1_penalty(judged_real.score, x)
@@ -166,7 +172,9 @@ def generator_step(
 ) -> None:  # fmt: skip
     """Accumulate G's gradients: non-saturating logistic - beta · L_info, through a fixed D and Q."""
     weights = settings.weights(D.codes)
-    views = settings.views if weights.any() else 0.0
+    informed = bool(weights.any())
+    views = settings.views if informed else 0.0
+    clip = settings.information_clip if informed else 0.0
     weights = weights.to(device)
     z, c = G.sample_latents(n, device=device)
     ws = []
@@ -176,11 +184,13 @@ def generator_step(
         w = G.map(z[part], c[part], y)
         ws.append(w.detach())
         fake = G.synthesize(w, resolution=phase.resolution, fade=fade)
-        judged = D(fake, y, fade=fade)
-        nats = read_information(D, fake, judged, c[part], fade, views)
-        loss = generator_logistic(judged.score) - enough(nats, D, settings.margin) @ weights
-        (loss.sum() / n).backward()
-        stats.loss_g += loss.detach().sum()
+        seen = fake.detach().requires_grad_()
+        judged = D(seen, y, fade=fade)
+        nats = read_information(D, seen, judged, c[part], fade, views)
+        adversarial = generator_logistic(judged.score).sum()
+        informative = -(enough(nats, D, settings.margin) @ weights).sum()
+        fake.backward(image_gradient(adversarial / n, informative / n, seen, clip))
+        stats.loss_g += (adversarial + informative).detach()
         stats.information = nats.detach().sum(dim=0) + (
             stats.information if stats.information.numel() else 0.0
         )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from infostylegan import CodeSpec, Discriminator, Generator
 from infostylegan.growth import Phase
-from infostylegan.losses import agreed_information, information
+from infostylegan.losses import agreed_information, image_gradient, information
 from infostylegan.training import step as module
 from infostylegan.training.loop import MAX_SKIPPED_IN_A_ROW, TrainingError, check_finite
 from infostylegan.training.options import TrainingOptions
@@ -248,6 +248,54 @@ def test_the_mean_of_w_follows_the_batch_in_gs_step_only():
     expected = start * 0.995 + G.map(z, c).mean(0) * 0.005
     g_step(G, D)
     torch.testing.assert_close(G.mapping.w_avg, expected)
+
+
+# ---- what information may do to D's trunk, and to G ---------------------------------------------------
+
+
+@pytest.mark.parametrize("views", [0.0, 1.0])
+def test_the_trunk_learns_from_its_share_of_the_information_and_q_and_g_from_all_of_it(views):
+    G, D = networks()
+
+    def options(share, beta=1.0):
+        return LossSettings(beta=beta, beta_real=beta, views=views, trunk_share=share)
+
+    all_of_it, half, none = (d_step(G, D, settings=options(share))[0] for share in (1.0, 0.5, 0.0))
+    judged_only, _ = d_step(G, D, settings=options(1.0, beta=0.0))
+    same(part(none, "trunk"), part(judged_only, "trunk"))
+    assert distance(part(all_of_it, "trunk"), part(none, "trunk")) > 0.01
+    middle = {name: (all_of_it[name] + none[name]) / 2 for name in part(all_of_it, "trunk")}
+    same(part(half, "trunk"), middle, rtol=1e-4, atol=1e-6)
+    for name in ("q_head", "score_head"):
+        assert part(none, name)
+        same(part(none, name), part(all_of_it, name))
+    same(g_step(G, D, settings=options(0.0))[0], g_step(G, D, settings=options(1.0))[0])
+
+
+@given(st.floats(0.01, 100.0), st.floats(0.0, 100.0), st.integers(0, 2**31))
+def test_the_second_loss_is_given_at_most_clip_times_the_gradient_of_the_first(clip, size, seed):
+    draw = torch.Generator().manual_seed(seed)
+    images = torch.randn(2, 3, 4, 4, generator=draw).double().requires_grad_()
+    first, second = torch.randn(2, 2, 3, 4, 4, generator=draw).double()
+    second = second * size
+    got = image_gradient((images * first).sum(), (images * second).sum(), images, clip)
+    length = min(float(second.norm()), clip * float(first.norm()))
+    torch.testing.assert_close(got, first + second * (length / max(float(second.norm()), 1e-300)))
+    unlimited = image_gradient((images * first).sum(), (images * second).sum(), images, 0.0)
+    torch.testing.assert_close(unlimited, first + second)
+
+
+def test_clipped_information_reaches_g_shorter_and_clipped_to_nothing_not_at_all():
+    G, D = networks()
+    unlimited, before = g_step(G, D, settings=LossSettings(beta=100.0))
+    never, _ = g_step(G, D, settings=LossSettings(beta=100.0, information_clip=1e9))
+    hardly, after = g_step(G, D, settings=LossSettings(beta=100.0, information_clip=1e-9))
+    adversarial, _ = g_step(G, D, settings=LossSettings(beta=0.0))
+    assert distance(unlimited, never) < 1e-5
+    assert distance(adversarial, hardly) < 1e-5
+    assert distance(unlimited, adversarial) > 0.5
+    torch.testing.assert_close(after.information, before.information)
+    same(g_step(G, D, settings=LossSettings(beta=0.0, information_clip=1.0))[0], adversarial)
 
 
 # ---- labels, views, margins, shared codes --------------------------------------------------------------
