@@ -39,7 +39,7 @@ LOCK_TIMEOUT = 1200.0  # seconds to wait for another process that builds
 _X86 = platform.machine().lower() in ("x86_64", "amd64")
 # The same source once for each instruction set; which of them runs is settled at run time.
 _SIMD = {
-    "avx512": [*(f"-mavx512{part}" for part in ("f", "bw", "vl", "dq", "bf16")), "-mprefer-vector-width=512"],
+    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mprefer-vector-width=512"],
     "avx2": [],
     "base": [],
 }

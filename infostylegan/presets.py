@@ -65,7 +65,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "resolution": 32,
         "fmap_base": 256,
         "beta": 0.3,
-        "information_clip": 0.0,  # Q learns from real images here, and the trunk has to with it
+        "information_clip": 0.0,  # measured without, as all of docs/mnist.md
         "trunk_share": 1.0,
         "beta_start": 0.15,
         "beta_ramp_kimg": 100.0,

@@ -217,7 +217,7 @@ class Discriminator(nn.Module):
         if self.q_head is None:
             return []
         if trunk_share < 1.0:  # the same numbers, less of their gradient
-            features = features.detach().lerp(features, trunk_share)
+            features = features.detach().lerp(features, trunk_share) if trunk_share else features.detach()
         return self.codes.posterior(self.q_head(features))
 
     def set_precision(self, precision: str) -> None:

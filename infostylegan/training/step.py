@@ -1,7 +1,7 @@
 """One training step: D, then G with fresh latents, then the moving average of G.
 
-Gradient routing is InfoGAN's (Chen et al. 2016): in D's step, on detached images, the trunk and Q learn to
-read the codes; in G's step the generator learns to write them.
+Gradient routing is InfoGAN's (Chen et al. 2016): in D's step, on detached images, the trunk (as far as
+`trunk_share` lets it) and Q learn to read the codes; in G's step the generator learns to write them.
 """
 
 from __future__ import annotations
@@ -184,12 +184,11 @@ def generator_step(
         w = G.map(z[part], c[part], y)
         ws.append(w.detach())
         fake = G.synthesize(w, resolution=phase.resolution, fade=fade)
-        seen = fake.detach().requires_grad_()
-        judged = D(seen, y, fade=fade)
-        nats = read_information(D, seen, judged, c[part], fade, views)
+        judged = D(fake, y, fade=fade)
+        nats = read_information(D, fake, judged, c[part], fade, views)
         adversarial = generator_logistic(judged.score).sum()
         informative = -(enough(nats, D, settings.margin) @ weights).sum()
-        fake.backward(image_gradient(adversarial / n, informative / n, seen, clip))
+        fake.backward(image_gradient(adversarial / n, informative / n, fake, clip))
         stats.loss_g += (adversarial + informative).detach()
         stats.information = nats.detach().sum(dim=0) + (
             stats.information if stats.information.numel() else 0.0

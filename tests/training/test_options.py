@@ -168,3 +168,11 @@ def test_a_file_that_is_no_set_of_options_is_an_error_and_not_a_crash():
     for text in ("{", "[]", "null", "3", '"x"', "{}", '{"data": "x"}', json.dumps({"colour": "red"})):
         with pytest.raises((ValueError, TypeError)):
             TrainingOptions.from_json(text)
+
+
+def test_a_run_made_before_an_option_was_there_is_read_as_one_without_it():
+    options = TrainingOptions(data="x", data_digest="", resolution=32)
+    values = json.loads(options.to_json())
+    del values["information_clip"], values["trunk_share"]
+    assert TrainingOptions.from_json(json.dumps(values)) == options
+    assert (options.information_clip, options.trunk_share) == (0.0, 1.0)

@@ -298,6 +298,22 @@ def test_clipped_information_reaches_g_shorter_and_clipped_to_nothing_not_at_all
     same(g_step(G, D, settings=LossSettings(beta=0.0, information_clip=1.0))[0], adversarial)
 
 
+def test_information_is_clipped_within_each_micro_batch(monkeypatch):
+    G, D = networks()
+    found = []
+
+    def measured(adversarial, informative, images, clip):
+        (first,) = torch.autograd.grad(adversarial, images, retain_graph=True)
+        both = image_gradient(adversarial, informative, images, clip)
+        found.append((len(images), float((both - first).norm() / first.norm())))
+        return both
+
+    monkeypatch.setattr(module, "image_gradient", measured)
+    g_step(G, D, settings=LossSettings(beta=100.0, information_clip=0.25, micro_batch=4))
+    assert [size for size, _ in found] == [4, 4]
+    assert [share for _, share in found] == pytest.approx([0.25, 0.25], rel=1e-4)
+
+
 # ---- labels, views, margins, shared codes --------------------------------------------------------------
 
 
@@ -608,11 +624,12 @@ def test_a_nan_image_skips_ds_update_and_is_counted_while_g_goes_on():
     assert all(p.isfinite().all() for p in [*s.G.parameters(), *s.G_ema.parameters()])
 
 
-def test_a_nan_in_gs_loss_skips_gs_update_and_leaves_its_average_as_it_was(monkeypatch):
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+def test_a_nan_in_gs_loss_skips_gs_update_and_leaves_its_average_as_it_was(monkeypatch, clip):
     s, _ = state()
     before_g, before_ema, before_d = weights(s.G), weights(s.G_ema), weights(s.D)
     monkeypatch.setattr(module, "generator_logistic", lambda score: score * float("nan"))
-    stats = full_step(s)
+    stats = full_step(s, settings=LossSettings(information_clip=clip))
     assert stats.skipped == 1
     assert moved(before_g, s.G) == set()
     assert moved(before_ema, s.G_ema) == set()

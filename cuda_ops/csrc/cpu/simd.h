@@ -8,7 +8,7 @@
 #include "../ops.h"
 #include "machine.h"
 
-#if defined(ISG_SIMD_avx512)  // with the conversions of AVX512-BF16, which aren't used where the machine lacks them
+#if defined(ISG_SIMD_avx512)
 #include <immintrin.h>
 #define ISG_NS cpu_avx512
 #define ISG_BYTES 64
@@ -74,6 +74,21 @@ ISG_INLINE VH narrowed(VU u) { return __builtin_convertvector(u, VH); }
 
 ISG_INLINE VF widen(BFloat16, VH h) { return bits_as<VF>(widened(h) << 16); }
 
+#if defined(ISG_SIMD_avx512)
+// The conversions of AVX512-BF16, for machines that have it. In assembly: the compiler need not
+// know them, and can't move them to where other machines would meet them.
+ISG_INLINE __m256i narrowed_natively(VF v) {
+  __m256i h;
+  asm volatile("vcvtneps2bf16 %1, %0" : "=v"(h) : "v"(bits_as<__m512>(v)));
+  return h;
+}
+ISG_INLINE __m512i narrowed_natively(VF first, VF second) {
+  __m512i h;
+  asm volatile("vcvtne2ps2bf16 %2, %1, %0" : "=v"(h) : "v"(bits_as<__m512>(second)), "v"(bits_as<__m512>(first)));
+  return h;
+}
+#endif
+
 // The number rounded to bfloat16, which is the upper half of each lane; the lower is anything.
 #if defined(ISG_SIMD_avx512)
 ISG_INLINE VU rounded(VF v) {  // as below; without masks, of which there are few
@@ -83,10 +98,7 @@ ISG_INLINE VU rounded(VF v) {  // as below; without masks, of which there are fe
   return bits_as<VU>(_mm512_fixupimm_ps(bits_as<__m512>(r), bits_as<__m512>(v), quiet_nan, 0));
 }
 ISG_INLINE VH narrow(BFloat16, VF v) {
-  if (cpu::rounds_to_bfloat16) {
-    const __m256bh h = _mm512_cvtneps_pbh(bits_as<__m512>(v));
-    return bits_as<VH>(h);
-  }
+  if (cpu::rounds_to_bfloat16) return bits_as<VH>(narrowed_natively(v));
   const __m512i upper_halves = _mm512_set_epi16(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1, 31, 29, 27, 25,
                                                 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
   return bits_as<VH>(_mm512_castsi512_si256(_mm512_permutexvar_epi16(upper_halves, bits_as<__m512i>(rounded(v)))));
@@ -268,8 +280,7 @@ ISG_INLINE VF halves(VF lower, VF upper) {
   if (cpu::rounds_to_bfloat16) {
     const __m512i places = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
                                             5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    const __m512bh one_after_the_other = _mm512_cvtne2ps_pbh(bits_as<__m512>(upper), bits_as<__m512>(lower));
-    return bits_as<VF>(_mm512_permutexvar_epi16(places, bits_as<__m512i>(one_after_the_other)));
+    return bits_as<VF>(_mm512_permutexvar_epi16(places, narrowed_natively(lower, upper)));
   }
 #endif
   return bits_as<VF>(rounded(lower) >> 16 | (rounded(upper) & 0xffff0000u));

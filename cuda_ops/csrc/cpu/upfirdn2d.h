@@ -622,7 +622,7 @@ struct Picks {  // of one vector of results
   uint16_t lanes[N];
 };
 
-// Vector `half` of the sums along y of R rows, which share what they read.
+// Vector `half` of the sums along y of R rows, which share what they read; two rows are whole, and one below the other.
 template <int NY, int R, class T>
 ISG_INLINE Together<VF, R> sums_of_rows(const RowOfFew<float, NY>* rows, const T* image, const T* zeros, int64_t width,
                                         int64_t half, uint16_t lanes) {
@@ -694,7 +694,7 @@ void filter_small_planes(const AxisPlan& x, const AxisPlan& y, const float* cx, 
     for (int64_t plane = begin; plane < end; plane++, image += y_in * x_in)
       for (int64_t o = 0; o < y_out;) {
         const auto* const row = all_rows + o;
-        const auto halves = [&](auto together) __attribute__((always_inline)) {
+        const auto put_rows = [&](auto together) __attribute__((always_inline)) {
           constexpr int R = together.value;
           const auto a = sums_of_rows<NY, R>(row, image, nothing, x_in, 0, low);
           auto b = a;
@@ -710,9 +710,9 @@ void filter_small_planes(const AxisPlan& x, const AxisPlan& y, const float* cx, 
           put_row(a, b, both ? 2 * x_out : x_out);
           o += 2;
         } else if (row->whole && row->and_below && row[1].whole) {
-          halves(Constant<2>{});
+          put_rows(Constant<2>{});
         } else {
-          halves(Constant<1>{});
+          put_rows(Constant<1>{});
         }
       }
     if (streaming) stream_fence();
