@@ -1,6 +1,6 @@
 """What psi leaves of a code: truncation towards the mean of w given the codes, against the global mean.
 
-    python benchmarks/truncation.py runs/00000-fundus32-beta1/network-snapshot-000200.pkl --psi 0.7
+    python benchmarks/truncation.py runs/00000-fundus32-beta0.15/network-snapshot-000200.pkl --psi 0.7
 
 The effect of a code is the mean absolute change of the pixels when it goes from one end of its range to the
 other and all else stands still (the first and the last value of a category); the table gives its share of the

@@ -27,7 +27,7 @@ SMALL: dict[str, Any] = {
     "fmap_max": 64,
     "mapping_layers": 2,
     "mapping_lr": 1.0,
-    "beta": 1.0,
+    "beta": 0.15,
     "information_clip": 1.0,
     "trunk_share": 0.0,
     "margin": 0.3,
