@@ -161,7 +161,7 @@ def test_an_explicit_resume_goes_on_in_that_folder(images):
     [["--beta", "0"], ["--no-styles"], ["--codes", "cat:3,bern:17", "--latent-dim", "24"],
      ["--codes", "none"], ["--codes", "none", "--no-styles"], ["--uniform", "unit", "--code-input", "plain"],
      ["--views", "1", "--margin", "0.1", "--beta-uniform", "0.1"], ["--share-codes"],
-     ["--information-clip", "1", "--trunk-share", "0"],
+     ["--information-clip", "1", "--trunk-share", "0.0"],
      ["--cfg", "paper-celeba", "--no-labels", "--resolution", "16"]],
     ids=" ".join,
 )  # fmt: skip
