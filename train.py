@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -219,11 +220,13 @@ def run(args: dict[str, Any], given: set[str]) -> None:
         click.echo(describe_plan(*plan_without_data(args, given), device))
         return
     options, dataset = prepare(args, given)
+    main_process = distributed.is_main()
+    notes: list[str] = []  # of what comes before there is a log
+    hooks = metric_hooks(args, requests, dataset, device, notes.append) if main_process else ()
     folder = pick_folder(args, options)
     if snapshot := finished(folder):
         click.echo(f"This run has finished: {snapshot}. Use --new to run it again.")
         return
-    main_process = distributed.is_main()
     with (
         exclusive(folder / ".lock", wait=False) if main_process else nullcontext(),
         RunLog(folder / "log.txt" if main_process else None, quiet=not main_process) as log,
@@ -232,11 +235,12 @@ def run(args: dict[str, Any], given: set[str]) -> None:
         log.line(f"Data: {describe_data(dataset)}, digest {dataset.digest[:12]}")
         for name, reason in dataset.skipped:
             log.warn(f"left out: {name}: {reason}")
+        for note in notes:
+            log.warn(note)
         if (last := options.growth().phases()[-1].resolution) < options.resolution:
             log.warn(f"--kimg {options.kimg:g} ends at {last}², before {options.resolution}² is reached")
         tick = args["tick"] or options.kimg / 40
         settings = RunSettings(folder, device, tick, args["snap"])
-        hooks = metric_hooks(args, requests, dataset, device, log) if main_process else ()
         result = train(options, settings, dataset, log, hooks)
         if not result.finished:
             log.line(f"Stopped at {result.images / 1000:.1f} kimg; the same command goes on from here.")
@@ -257,9 +261,10 @@ def metric_requests(names: str | None) -> list[Request]:
 
 
 def metric_hooks(
-    args: dict[str, Any], requests: list[Request], dataset: Dataset, device: torch.device, log: RunLog
-) -> tuple[Hook, ...]:
-    """What is measured at each snapshot."""
+    args: dict[str, Any], requests: list[Request], dataset: Dataset, device: torch.device,
+    say: Callable[[str], None],
+) -> tuple[Hook, ...]:  # fmt: skip
+    """What is measured at each snapshot: an extractor that can't be had is told before a folder is made."""
     if not requests:
         return ()
     from metrics.hook import make_hook
@@ -267,7 +272,7 @@ def metric_hooks(
     return (
         make_hook(
             requests, dataset, extractor=args["extractor"], weights=args["inception_weights"],
-            device=device, say=log.warn,
+            device=device, say=say,
         ),
     )  # fmt: skip
 

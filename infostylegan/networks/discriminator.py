@@ -211,7 +211,9 @@ class Discriminator(nn.Module):
 
     def posterior(self, image: Tensor, *, fade: float = 1.0, trunk_share: float = 1.0) -> list[Posterior]:
         """Q(c | image) alone, without the score."""
-        return self._read(self.trunk(image, fade), trunk_share)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trunk_share > 0.0):
+            features = self.trunk(image, fade)
+        return self._read(features, trunk_share)
 
     def _read(self, features: Tensor, trunk_share: float) -> list[Posterior]:
         if self.q_head is None:

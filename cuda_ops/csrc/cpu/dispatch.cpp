@@ -51,6 +51,9 @@ constexpr cpu::Kernels cpu_avx512bf16_kernels = [] {
 ISG_DECLARE(cpu_base)
 
 namespace cpu {
+
+bool rounds_to_bfloat16;
+
 namespace {
 
 // The kernels called `name`, or the best if it is null; null if the machine can't run them or there are none.
@@ -69,11 +72,20 @@ const Kernels* find(const char* name) {
   return wanted(cpu_base_kernels) ? &cpu_base_kernels : nullptr;
 }
 
-const Kernels* chosen = find(nullptr);
+const Kernels* chosen;
+
+// The only place that chooses, since what the kernels ask of the machine must change along with them.
+bool use(const char* name) {
+  const Kernels* found = find(name);
+  if (!found) return false;
+  chosen = found;
+  rounds_to_bfloat16 = found->round_natively;
+  return true;
+}
+
+[[maybe_unused]] const bool at_load = use(nullptr);
 
 }  // namespace
-
-bool rounds_to_bfloat16 = chosen->round_natively;
 
 int64_t bias_act_workspace(const BiasActShape& s, DType d) { return chosen->bias_act_workspace(s, d); }
 int32_t bias_act_forward(const BiasActForward& p, DType d, void* s) { return chosen->bias_act_forward(p, d, s); }
@@ -101,12 +113,5 @@ void release(void* memory) { std::free(memory); }
 extern "C" {
 __attribute__((visibility("default"))) const char* isg_cpu_simd() { return isg::cpu::chosen->name; }
 // Use the kernels of this name from now on, the best for null; 0 if there are none or the machine can't run them.
-__attribute__((visibility("default"))) int isg_cpu_use(const char* name) {
-  const isg::cpu::Kernels* found = isg::cpu::find(name);
-  if (found) {
-    isg::cpu::chosen = found;
-    isg::cpu::rounds_to_bfloat16 = found->round_natively;
-  }
-  return found != nullptr;
-}
+__attribute__((visibility("default"))) int isg_cpu_use(const char* name) { return isg::cpu::use(name); }
 }

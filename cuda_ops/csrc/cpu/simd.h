@@ -75,8 +75,8 @@ ISG_INLINE VH narrowed(VU u) { return __builtin_convertvector(u, VH); }
 ISG_INLINE VF widen(BFloat16, VH h) { return bits_as<VF>(widened(h) << 16); }
 
 #if defined(ISG_SIMD_avx512)
-// The conversions of AVX512-BF16, for machines that have it. In assembly: the compiler need not
-// know them, and can't move them to where other machines would meet them.
+// The conversions of AVX512-BF16, for machines that have it. In assembly: the compiler need not know them, and
+// can't move them to where other machines would meet them.
 ISG_INLINE __m256i narrowed_natively(VF v) {
   __m256i h;
   asm volatile("vcvtneps2bf16 %1, %0" : "=v"(h) : "v"(bits_as<__m512>(v)));
