@@ -678,15 +678,26 @@ void filter_small_planes(const AxisPlan& x, const AxisPlan& y, const float* cx, 
   parallel_by_value(planes, grain, [=](int64_t begin, int64_t end) __attribute__((always_inline)) {
     const T* image = in + begin * y_in * x_in;
     T* to = out + begin * y_out * x_out;
+    // In registers, where the compiler would read them from memory for each row.
+    VI index[Vectors][N];
+    VF coef[Vectors][N];
     uint16_t lanes[Vectors][N];
-    for (int64_t k = 0; k < Vectors; k++)
-      for (int64_t j = 0; j < N; j++) lanes[k][j] = all[k].lanes[j];
+    for_each<Vectors>(Vectors, [&](int64_t k) __attribute__((always_inline)) {
+      for_each<N>(N, [&](int64_t j) __attribute__((always_inline)) {
+        index[k][j] = all[k].index[j];
+        coef[k][j] = all[k].coef[j];
+        lanes[k][j] = all[k].lanes[j];
+        asm("" : "+v"(index[k][j]), "+v"(coef[k][j]));
+      });
+    });
     const auto put_row = [&](VF first, VF second, int64_t left) __attribute__((always_inline)) {
       for_each<Vectors>(Vectors, [&](int64_t k) __attribute__((always_inline)) {
-        VF sum = pick(first, second, all[k].index[0], lanes[k][0]) * all[k].coef[0];
-        for_each<N, 1>(N, [&](int64_t j) __attribute__((always_inline)) {
-          sum += pick(first, second, all[k].index[j], lanes[k][j]) * all[k].coef[j];
-        });
+        const auto picked = [&](int64_t j) __attribute__((always_inline)) {
+          if constexpr (kind == Picked::row) return pick(first, index[k][j], lanes[k][j]);
+          else return pick(first, second, index[k][j], lanes[k][j]);
+        };
+        VF sum = picked(0) * coef[k][0];
+        for_each<N, 1>(N, [&](int64_t j) __attribute__((always_inline)) { sum += picked(j) * coef[k][j]; });
         put_some(to + k * kLanes, sum, left - k * kLanes, streaming);
       });
       to += left;
