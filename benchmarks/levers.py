@@ -25,13 +25,34 @@ from torch import Tensor
 from infostylegan.networks import discriminator, layers, synthesis
 
 
-def fold_by_shifts(self: layers.EqualizedConv2d, dtype: torch.dtype) -> Tensor:
-    weight = self.weight * self.weight_scale
+def sum_of_shifts(weight: Tensor) -> Tensor:
+    """[..., k, k] -> [..., k + 1, k + 1]: the kernel convolved with a 2×2 block of ones."""
+    w = F.pad(weight, (1, 1, 1, 1))
+    return w[..., 1:, 1:] + w[..., :-1, 1:] + w[..., 1:, :-1] + w[..., :-1, :-1]
+
+
+@functools.cache
+def shift_matrix(resample: str) -> Tensor:
+    """[9, 16]: what takes a flat 3×3 kernel to the flat 4×4 one that has the box in it."""
+    each = torch.eye(9).view(-1, 3, 3)
+    summed = sum_of_shifts(each.flip((1, 2))) if resample == "up" else sum_of_shifts(each) * 0.25
+    return summed.flatten(1)
+
+
+convolution_as_it_is = layers.EqualizedConv2d.forward
+
+
+def convolution_by_4x4(self: layers.EqualizedConv2d, x: Tensor, penalised: bool = False) -> Tensor:
+    if not self.resample:
+        return convolution_as_it_is(self, x, penalised)
+    out_type, x = x.dtype, x.to(self.dtype or x.dtype)
+    summed = self.weight.reshape(-1, 9) @ (shift_matrix(self.resample) * self.weight_scale)
+    kernel = summed.to(x.dtype).view(*self.weight.shape[:2], 4, 4)
     if self.resample == "up":
-        weight = layers.sum_of_shifts(weight.flip((2, 3))).transpose(0, 1)
-    elif self.resample == "down":
-        weight = layers.sum_of_shifts(weight) * 0.25
-    return weight.to(dtype)
+        y = F.conv_transpose2d(x, kernel.transpose(0, 1), stride=2, padding=1)
+    else:
+        y = (layers.conv2d if penalised else F.conv2d)(x, kernel, stride=2, padding=1)
+    return y.to(out_type)
 
 
 def instance_norm_then_style(x: Tensor, scale: Tensor, shift: Tensor, eps: float = 1e-8) -> Tensor:
@@ -61,11 +82,12 @@ def generator_pixels_first(self: Any, x: Tensor | None, *rest: Any) -> Tensor:
 
 Patch = tuple[Any, str, Any]
 LEVERS: dict[str, list[Patch]] = {
-    "native bias_act and blur": [
+    "native bias_act and filters": [
         (layers, "bias_act", functools.partial(layers.bias_act, impl="ref")),
         (layers, "filter2d", functools.partial(layers.filter2d, impl="ref")),
+        (layers, "upfirdn2d", functools.partial(layers.upfirdn2d, impl="ref")),
     ],
-    "kernels folded by one matrix product": [(layers.EqualizedConv2d, "fold", fold_by_shifts)],
+    "the box outside of the kernel": [(layers.EqualizedConv2d, "forward", convolution_by_4x4)],
     "norm and style as one operation": [(synthesis, "adaptive_instance_norm", instance_norm_then_style)],
     "trunk channels-last": [(discriminator, "pixels_first", lambda x: x)],
     "own second derivatives": [(discriminator, "will_be_penalised", lambda image: False)],

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from . import build
 from .library import Operators, define_operators
+from .reference import transforms_active
 
 IMPLS = ("auto", "cuda", "cpu", "ref")
 _SWITCH = "INFOSTYLEGAN_OPS"
@@ -162,7 +163,7 @@ def resolve_impl(op: str, impl: str, x: Tensor) -> Operators | None:
         if device not in ("cpu", "cuda") or _needs_plain_torch() or not _ready(device, True):
             return None
         return OPERATORS
-    if _transforms_active():
+    if transforms_active():
         raise RuntimeError(
             f"{op}: torch.func's transforms (vmap, grad, ...) can't go through the {impl!r} back end; use "
             "impl='auto' or impl='ref' there"
@@ -185,12 +186,7 @@ def _needs_plain_torch() -> bool:
     is_exporting = getattr(torch.compiler, "is_exporting", None)  # absent before torch 2.7
     if is_exporting is not None and is_exporting():
         return True
-    return _transforms_active()
-
-
-def _transforms_active() -> bool:
-    # torch.func (vmap, grad, ...) knows no gradients of operators defined outside torch.
-    return torch._C._are_functorch_transforms_active()
+    return transforms_active()  # which know no gradients of operators defined outside torch
 
 
 def _switched_off() -> bool:

@@ -343,7 +343,8 @@ def upfirdn2d_forward(x: Tensor, f: Tensor, axis_x: Axis, axis_y: Axis, flip: bo
         else:
             y = _convolve(y, f[None, :] * gain, axis_x, _IDLE)
             y = _convolve(y, f[:, None], _IDLE, axis_y)
-    return y.to(x.dtype).contiguous(memory_format=like)
+    y = y.to(x.dtype)
+    return y if transforms_active() else y.contiguous(memory_format=like)  # vmap can't ask for channels last
 
 
 def _convolve(x: Tensor, f: Tensor, axis_x: Axis, axis_y: Axis) -> Tensor:
@@ -383,3 +384,8 @@ def memory_format(x: Tensor) -> torch.memory_format:
     """The memory format to give a result for `x` [N, C, H, W], also if `x` is a slice of another tensor."""
     nhwc = x.shape[1] > 1 and x.stride(1) == 1 and not x.is_contiguous()
     return torch.channels_last if nhwc else torch.contiguous_format
+
+
+def transforms_active() -> bool:
+    """Whether this runs within a transform of torch.func: vmap, grad, ..."""
+    return torch._C._are_functorch_transforms_active()

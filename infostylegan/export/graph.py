@@ -32,19 +32,19 @@ OPSET = 18
 
 
 class ReadyConv2d(nn.Module):
-    """A convolution whose kernel was scaled and summed once; what `EqualizedConv2d` gives in float32."""
+    """A convolution whose kernel was made once; what `EqualizedConv2d` of a generator gives in float32."""
 
     def __init__(self, layer: EqualizedConv2d) -> None:
         super().__init__()
-        self.kernel = nn.Parameter(
-            layer.fold(torch.float32).detach().contiguous().clone(), requires_grad=False
-        )
-        self.up, self.stride = layer.resample == "up", 2 if layer.resample else 1
-        self.padding = 1 if layer.resample else layer.padding
+        self.up, self.padding = layer.resample == "up", layer.padding
+        kernel = layer.make_kernel(torch.float32).detach() * (4.0 if self.up else 1.0)  # for the mean of four
+        self.kernel = nn.Parameter(kernel.contiguous().clone(), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        convolve = F.conv_transpose2d if self.up else F.conv2d
-        return convolve(x, self.kernel, stride=self.stride, padding=self.padding)
+        if not self.up:
+            return F.conv2d(x, self.kernel, padding=self.padding)
+        y = F.conv_transpose2d(x, self.kernel, stride=2, padding=self.padding - 1)
+        return F.avg_pool2d(y, 2, stride=1)
 
 
 class Picture(nn.Module):

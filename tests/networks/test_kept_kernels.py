@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from infostylegan import Generator, load_generator, save_generator
-from infostylegan.networks.layers import EqualizedConv2d, channels_first, sum_of_shifts
+from infostylegan.networks.layers import EqualizedConv2d, channels_first
 from infostylegan.training.step import update_ema
 
 RESAMPLE = ["", "up", "down"]
@@ -37,7 +37,7 @@ def image(G, seed=0):
 
 
 def kept(network):
-    return [m._folded for m in network.modules() if isinstance(m, EqualizedConv2d) and m._folded is not None]
+    return [m._kept for m in network.modules() if isinstance(m, EqualizedConv2d) and m._kept is not None]
 
 
 def anew(layer, x):
@@ -49,11 +49,13 @@ X = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture
-def folds(monkeypatch):
+def made(monkeypatch):
     """Counts how often a kernel is made."""
     calls = []
-    fold = EqualizedConv2d.fold
-    monkeypatch.setattr(EqualizedConv2d, "fold", lambda self, dtype: calls.append(dtype) or fold(self, dtype))
+    make_kernel = EqualizedConv2d.make_kernel
+    monkeypatch.setattr(
+        EqualizedConv2d, "make_kernel", lambda self, dtype: calls.append(dtype) or make_kernel(self, dtype)
+    )
     return calls
 
 
@@ -61,29 +63,29 @@ def folds(monkeypatch):
 
 
 @pytest.mark.parametrize("resample", RESAMPLE)
-def test_a_frozen_layer_in_eval_mode_makes_its_kernel_once_and_gives_what_it_gave_before(resample, folds):
+def test_a_frozen_layer_in_eval_mode_makes_its_kernel_once_and_gives_what_it_gave_before(resample, made):
     layer = frozen(resample)
     expected = anew(layer, X)
-    folds.clear()
+    made.clear()
     for _ in range(3):
         torch.testing.assert_close(layer(X), expected, rtol=1e-5, atol=1e-6)
-    assert len(folds) == 1
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize("why", ["training", "wants gradients"])
-def test_a_layer_that_may_learn_makes_its_kernel_at_every_call(why, folds):
+def test_a_layer_that_may_learn_makes_its_kernel_at_every_call(why, made):
     layer = frozen()
     layer.train() if why == "training" else layer.requires_grad_(True)
     with torch.no_grad():
         layer(X), layer(X)
-    assert len(folds) == 2
-    assert layer._folded is None
+    assert len(made) == 2
+    assert layer._kept is None
 
 
-def test_a_whole_frozen_generator_makes_each_of_its_kernels_once(folds):
+def test_a_whole_frozen_generator_makes_each_of_its_kernels_once(made):
     G = generator()
     image(G), image(G)
-    assert len(folds) == sum(isinstance(m, EqualizedConv2d) for m in G.modules()) - 2  # two toRGB are unused
+    assert len(made) == sum(isinstance(m, EqualizedConv2d) for m in G.modules()) - 2  # two toRGB are unused
 
 
 def test_a_call_with_gradients_of_the_weight_lets_the_kernel_go():
@@ -309,7 +311,7 @@ def test_an_exported_generator_holds_its_weights_and_not_kernels(strict):
     assert {name.removeprefix("G.") for name in program.state_dict} >= {n for n, _ in G.named_parameters()}
     named = [(k, v) for k, v in program.constants.items() if isinstance(v, torch.Tensor)]
     constants = [v for k, v in named if not k.endswith("noise_bank")]
-    assert all(v.numel() <= 16 * 16 for v in constants)  # noise and shifts, no kernel
+    assert all(v.numel() <= 16 * 16 for v in constants)  # noise and filters, no kernel
     run = program.module()
     torch.testing.assert_close(run(z, c), expected, rtol=1e-4, atol=1e-5)
     z, c = G.sample_latents(5)
@@ -332,19 +334,6 @@ def test_a_compiled_layer_follows_its_weight():
     torch.testing.assert_close(compiled(X), anew(layer, X), rtol=1e-5, atol=1e-6)
     in_place(layer)
     torch.testing.assert_close(compiled(X), anew(layer, X), rtol=1e-5, atol=1e-6)
-
-
-# ---- what the kernel is ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kernel", [1, 3])
-def test_the_matrix_of_shifts_sums_the_four_shifts_exactly(kernel):
-    for resample in ("up", "down"):
-        layer = EqualizedConv2d(2, 5, kernel, resample=resample).double()
-        weight = layer.weight.detach() * layer.weight_scale
-        summed = sum_of_shifts(weight.flip((2, 3))).transpose(0, 1)
-        expected = summed if resample == "up" else sum_of_shifts(weight) * 0.25
-        torch.testing.assert_close(layer.fold(torch.float64).detach(), expected, rtol=1e-13, atol=0)
 
 
 # ---- layout ------------------------------------------------------------------------------------------------
