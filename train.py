@@ -26,7 +26,7 @@ from dnnlib.lock import Taken, exclusive
 from dnnlib.log import RunLog
 from dnnlib.memory import is_out_of_memory, tune_malloc
 from dnnlib.runs import list_runs, next_run_dir
-from infostylegan import __version__
+from infostylegan.code_version import code_version
 from infostylegan.data import DataError, Dataset, open_dataset
 from infostylegan.export import find_snapshot, snapshots_of
 from infostylegan.naming import names_in_run
@@ -409,7 +409,7 @@ def pick_folder(args: dict[str, Any], options: TrainingOptions) -> Path:
                 "folder that can be written"
             ) from None
         with atomic_write(found / OPTIONS_FILE, "w") as file:
-            started = {"command": sys.argv, "folder": str(Path.cwd()), "version": __version__}
+            started = {"command": sys.argv, "folder": str(Path.cwd()), **code_version()}
             file.write(options.to_json({**started, **{k: args[k] for k in ("data", "fit", "max_bad")}}))
     distributed.barrier()
     # The other processes find what the first has made.

@@ -22,7 +22,7 @@ from torch import Tensor
 from dnnlib.cache import cache_folder
 from dnnlib.files import DamagedFile, read_digested, sha256_file, write_digested
 from dnnlib.seeding import seed_step
-from infostylegan import __version__
+from infostylegan.code_version import code_version
 from infostylegan.codes import (
     BernoulliPosterior,
     CategoricalPosterior,
@@ -136,7 +136,7 @@ class Evaluation:
             "resolution": int(self.G.grown_resolution),
             "truncation": None,
             "seed": self.seed,
-            "version": __version__,
+            **code_version(),
         }
 
     # ---- generated images ------------------------------------------------------------------------------

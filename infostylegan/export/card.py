@@ -79,7 +79,8 @@ def model_card(content: Mapping[str, Any], name: str = "") -> str:
     known = [k for k in ("beta", "gamma", "seed", "kimg", "precision") if options.get(k) is not None]
     lines += [f"- {key}: {_cell(json.dumps(options[key], ensure_ascii=False))}" for key in known]
     if content.get("version"):
-        lines += [f"- infostylegan {_cell(content['version'])}"]
+        commit = f", commit {_cell(content['commit'])}" if content.get("commit") else ""
+        lines += [f"- infostylegan {_cell(content['version'])}{commit}"]
     lines += [
         "",
         "## Limits",

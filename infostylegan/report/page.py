@@ -461,6 +461,7 @@ def _environment(run: Run) -> Content:
     pairs: list[tuple[Content, Content]] = [
         ("started as", tag("code", " ".join(map(str, command))) if isinstance(command, list) else None),
         ("version of the run", started.get("version")),
+        ("commit", started.get("commit")),
         ("precision", run.options.get("precision")),
         ("peak memory", format_bytes(peak) if peak else None),
         ("report made", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())),

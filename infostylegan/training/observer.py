@@ -12,7 +12,7 @@ from torch import Tensor
 from dnnlib import distributed
 from dnnlib.memory import peak_memory_bytes
 from dnnlib.seeding import seed_step
-from infostylegan import __version__
+from infostylegan.code_version import code_version
 from infostylegan.data import BatchStream, Dataset
 from infostylegan.growth import Phase
 from infostylegan.naming import names_in_run
@@ -134,7 +134,7 @@ class Observer:
     def provenance(self, state: TrainingState) -> dict[str, Any]:
         names = self.dataset.label_names
         return {
-            "version": __version__,
+            **code_version(),
             "training_options": json.loads(self.options.to_json()),
             "images": state.images,
             "code_names": self.code_names,

@@ -241,7 +241,7 @@ def _record(study: Study, found: StudyScore, run: Path) -> None:
     import time
 
     from dnnlib.files import append_jsonl, sha256_file
-    from infostylegan import __version__
+    from infostylegan.code_version import code_version
     from infostylegan.export import load_snapshot, snapshots_of
 
     digests = {sha256_file(path): path.name for path in snapshots_of(run)}
@@ -268,7 +268,7 @@ def _record(study: Study, found: StudyScore, run: Path) -> None:
                     "model_digest": model.model.digest,
                     "fleiss_kappa": model.fleiss.value if model.fleiss else None,
                     "gwet_ac1": model.ac1.value if model.ac1 else None,
-                    "version": __version__,
+                    **code_version(),
                 },
                 "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             },

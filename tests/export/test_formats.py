@@ -49,6 +49,7 @@ def image(G, n=3, psi=0.6):
 CONTENT = {
     "images": 1234,
     "version": "0.1.0",
+    "commit": "5f3a",
     "code_names": {"unif1": "Größe | <b>"},
     "label_names": ["healthy", "ill"],
     "dataset": {"name": "fundus", "digest": "ab" * 32, "images": 99},
@@ -185,13 +186,14 @@ def test_the_card_tells_codes_names_data_and_limits_and_no_text_breaks_its_table
     assert "| cat0 | – | 0 … 2 |" in card
     assert "Labels: 0: healthy, 1: ill." in card
     assert "fundus, 99 images" in card
+    assert "infostylegan 0.1.0, commit 5f3a" in card
     assert "not for diagnosis" in card
 
 
 @pytest.mark.parametrize("odd", [None, "x", 5, ["x"], {"unif0": 5, "name": [1], "images": "many"}], ids=str)
 def test_a_file_with_odd_facts_about_itself_has_a_card_and_a_page(G, odd):
     """What stands beside the weights may be anybody's."""
-    keys = ("code_names", "dataset", "training_options", "label_names", "images", "version")
+    keys = ("code_names", "dataset", "training_options", "label_names", "images", "version", "commit")
     for key in keys:
         assert model_card({"G_ema": G, key: odd}).startswith("---")
         assert describe_page({"G_ema": G, key: odd})["resolution"] == G.grown_resolution

@@ -113,7 +113,9 @@ def test_fid_is_the_distance_of_the_two_sets_features_and_says_how_it_was_taken(
     low, high = record["interval"]["fid64_full@tiny"]
     assert low < np.mean(expected) < high
     protocol = record["protocol"]
-    told = "extractor extractor_digest resize dataset_digest model_digest seed samples truncation version"
+    told = (
+        "extractor extractor_digest resize dataset_digest model_digest seed samples truncation version commit"
+    )
     assert set(told.split()) <= set(protocol)
     assert protocol["estimates"] == pytest.approx(expected)
     assert protocol["real_images"] == 120
