@@ -219,14 +219,16 @@ def run(args: dict[str, Any], given: set[str]) -> None:
     if args["dry_run"]:
         click.echo(describe_plan(*plan_without_data(args, given), device))
         return
+    code_version()  # before anybody can check out another
     options, dataset = prepare(args, given)
+    found = find_folder(args, options)
+    if found is not None and (snapshot := finished(found)):
+        click.echo(f"This run has finished: {snapshot}. Use --new to run it again.")
+        return
     main_process = distributed.is_main()
     notes: list[str] = []  # of what comes before there is a log
     hooks = metric_hooks(args, requests, dataset, device, notes.append) if main_process else ()
-    folder = pick_folder(args, options)
-    if snapshot := finished(folder):
-        click.echo(f"This run has finished: {snapshot}. Use --new to run it again.")
-        return
+    folder = found_or_new(found, args, options)
     with (
         exclusive(folder / ".lock", wait=False) if main_process else nullcontext(),
         RunLog(folder / "log.txt" if main_process else None, quiet=not main_process) as log,
@@ -395,11 +397,15 @@ def plan_without_data(args: dict[str, Any], given: set[str]) -> tuple[TrainingOp
     return options, f"{args['data']}: not on this machine; run without --dry-run to see how to get it"
 
 
-def pick_folder(args: dict[str, Any], options: TrainingOptions) -> Path:
-    """The folder of this run: that of its unfinished or finished part, or a new one."""
+def find_folder(args: dict[str, Any], options: TrainingOptions) -> Path | None:
+    """The folder of this run's unfinished or finished part."""
     if args["resume"] is not None:
         return check_same(args["resume"], options)
-    found = None if args["fresh"] else find_run(args["outdir"], options)
+    return None if args["fresh"] else find_run(args["outdir"], options)
+
+
+def found_or_new(found: Path | None, args: dict[str, Any], options: TrainingOptions) -> Path:
+    """The folder of this run, the same for every process."""
     if found is None and distributed.is_main():
         try:
             found = next_run_dir(args["outdir"], options.describe())

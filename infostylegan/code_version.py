@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import subprocess
 from pathlib import Path
 
@@ -10,7 +11,10 @@ from infostylegan import __version__
 
 
 def code_version() -> dict[str, str | None]:
-    """`version`, and the `commit` where the code is a git checkout (as in `commit_of`)."""
+    """`version`, and the `commit` where the code is a git checkout (as in `commit_of`).
+
+    Looked up once a process: ask early, before somebody checks out another.
+    """
     return {"version": __version__, "commit": commit_of(Path(__file__).parent.parent)}
 
 
@@ -22,9 +26,18 @@ def commit_of(folder: Path) -> str | None:
     """
     if not (folder / ".git").exists():
         return None
-    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
+        commit = _git(folder, "rev-parse", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--ignore-submodules")
+    except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() or None
+    return f"{commit}-dirty" if changed else commit
+
+
+def _git(folder: Path, *args: str) -> str:
+    # Without locks, which would be in the way of whoever commits at this moment; and without what the
+    # environment of a hook says of another repository.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    command = ["git", "--no-optional-locks", "-C", str(folder), *args]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=10, env=environment)
+    return done.stdout.strip()

@@ -50,6 +50,20 @@ def test_an_installed_package_does_not_take_the_commit_of_what_it_lies_in(checko
     assert commit_of(checkout / "package") is None
 
 
+def test_the_environment_of_a_hook_in_another_repository_changes_nothing(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = git(checkout, "rev-parse", "HEAD")
+    other = checkout.parent / "other"
+    git(checkout, "init", "-q", str(other))
+    index = checkout / ".git" / "index"
+    (checkout / "file").write_text("one")  # the same, but newer than the index knows
+    before = index.stat().st_mtime_ns
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    assert commit_of(checkout) == commit
+    assert index.stat().st_mtime_ns == before
+
+
 def test_without_git_there_is_no_commit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(checkout))
     assert commit_of(checkout) is None

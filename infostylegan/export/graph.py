@@ -36,6 +36,8 @@ class ReadyConv2d(nn.Module):
 
     def __init__(self, layer: EqualizedConv2d) -> None:
         super().__init__()
+        if layer.resample == "down":
+            raise ValueError("ReadyConv2d: made for generators, whose convolutions don't halve")
         self.up, self.padding = layer.resample == "up", layer.padding
         kernel = layer.make_kernel(torch.float32).detach() * (4.0 if self.up else 1.0)  # for the mean of four
         self.kernel = nn.Parameter(kernel.contiguous().clone(), requires_grad=False)

@@ -103,10 +103,10 @@ class EqualizedConv2d(nn.Module):
     `resample="up"` is nearest-neighbour doubling followed by the convolution and `"down"` is the convolution
     followed by 2×2 averaging. The pixels of the one and the averages of the other are 2×2 boxes, which are
     filtered with apart, after the convolution or before it. What is convolved, at a stride of 2, is then the
-    kernel alone: the same numbers for a quarter of the work. `kernel` is odd, and at least 3 with `resample`.
+    kernel alone: the same numbers, but for rounding, for a quarter of the work.
 
-    `dtype` is the type in which the product is computed (torch.bfloat16 or None for that of the input);
-    weights and results keep theirs.
+    `dtype` is the type in which product and box are computed (torch.bfloat16 or None for that of the input);
+    weights and results keep theirs. Raises ValueError for a `kernel` that is even, or 1 with `resample`.
 
     In eval mode with a frozen weight (`requires_grad` False, as `load_generator` gives it) the kernel is made
     ready once and kept until the weight changes. Optimisers, assignments and in-place operations are noticed;
@@ -119,6 +119,8 @@ class EqualizedConv2d(nn.Module):
         self, in_channels: int, out_channels: int, kernel: int = 3, *, gain: float = GAIN, resample: str = ""
     ) -> None:
         super().__init__()
+        if kernel % 2 == 0 or (resample and kernel < 3):
+            raise ValueError(f"EqualizedConv2d: a kernel of {kernel} with resample={resample!r}")
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel, kernel))
         self.weight_scale = gain / math.sqrt(in_channels * kernel * kernel)
         self.resample = resample

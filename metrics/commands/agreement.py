@@ -90,7 +90,7 @@ def _called(run: Path) -> str:
 def _measured(
     run: Path, requests: Sequence[Any], data: str | None, seed: int, again: bool, device: Any
 ) -> dict[str, dict[str, Any]]:
-    """The record of every metric: an old one of the same snapshot, data and seed, or a new one."""
+    """The record of every metric: an old one of the same snapshot, data, seed and code, or a new one."""
     from dnnlib.files import read_jsonl
     from infostylegan.export import find_snapshot
     from metrics.errors import MetricError
@@ -108,7 +108,7 @@ def _measured(
         say=lambda text: click.echo(f"{_called(run)}: {text}", err=True),
     )  # fmt: skip
     told = evaluation.protocol()
-    same = {name: told[name] for name in ("model_digest", "dataset_digest", "seed", "version")}
+    same = {name: told[name] for name in ("model_digest", "dataset_digest", "seed", "version", "commit")}
     folder = snapshot.absolute().parent
     records: dict[str, dict[str, Any]] = {}
     for request in requests:

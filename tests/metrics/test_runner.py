@@ -336,6 +336,14 @@ def test_a_snapshot_that_is_measured_again_after_a_kill_is_recorded_once(make_im
     assert stats == [24, 48]
 
 
+def test_a_finished_run_says_so_without_its_extractor(make_images) -> None:
+    make_images(Path("images"))
+    folder, _ = train_once("runs", "--metrics", "fid16", "--extractor", "tiny")
+    again, output = train_once("runs", "--metrics", "fid16", "--extractor", "gone")
+    assert again == folder
+    assert "has finished" in output
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -117,6 +117,15 @@ def test_reading_the_codes_alone_gives_what_judging_gives():
         assert torch.equal(a.mean, b.mean)
 
 
+def test_codes_read_without_a_share_for_the_trunk_leave_nothing_of_it_in_memory():
+    D = build()
+    features = []
+    D.trunk.register_forward_hook(lambda trunk, args, result: features.append(result))
+    read = [q_output(D, images(4), trunk_share=share) for share in (1.0, 0.0)]
+    assert [x.requires_grad for x in features] == [True, False]
+    assert [x.requires_grad for x in read] == [True, True]
+
+
 def test_without_codes_there_is_a_score_and_nothing_else():
     D = build(codes="none")
     judged = D(images(4))

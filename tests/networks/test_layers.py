@@ -79,25 +79,35 @@ def test_untrained_layers_keep_the_mean_square_of_their_input():
         assert y.square().mean().item() == pytest.approx(1.04, rel=0.1)
 
 
-# ---- fused resampling ----------------------------------------------------------------------------------
+# ---- resampling ----------------------------------------------------------------------------------------
+
+KERNELS, LAYOUTS = st.sampled_from([3, 5]), st.sampled_from([torch.contiguous_format, torch.channels_last])
 
 
-@given(SIZES, SIZES, SIZES, st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
-def test_the_fused_up_convolution_is_nearest_upsampling_then_a_3x3_convolution(n, cin, cout, h, w, seed):
-    layer = EqualizedConv2d(cin, cout, resample="up").double()
-    x = normal(n, cin, h, w, seed=seed)
+@given(SIZES, SIZES, SIZES, st.integers(1, 9), st.integers(1, 9), KERNELS, LAYOUTS, st.integers(0, 99))
+def test_an_up_convolution_is_nearest_upsampling_then_a_convolution(n, cin, cout, h, w, k, layout, seed):
+    layer = EqualizedConv2d(cin, cout, k, resample="up").double()
+    x = normal(n, cin, h, w, seed=seed).contiguous(memory_format=layout)
     upsampled = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    expected = F.conv2d(upsampled, layer.weight * layer.weight_scale, padding=1)
+    expected = F.conv2d(upsampled, layer.weight * layer.weight_scale, padding=k // 2)
     torch.testing.assert_close(layer(x), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(layer.eval().requires_grad_(False)(x), expected, rtol=1e-12, atol=1e-12)
 
 
-@given(SIZES, SIZES, SIZES, st.integers(1, 6), st.integers(1, 6), st.integers(0, 99))
-def test_the_fused_down_convolution_is_a_3x3_convolution_then_the_mean_of_2x2(n, cin, cout, h, w, seed):
-    layer = EqualizedConv2d(cin, cout, resample="down").double()
-    x = normal(n, cin, 2 * h, 2 * w, seed=seed)
-    full = F.conv2d(x, layer.weight * layer.weight_scale, padding=1)
-    expected = full.view(n, cout, h, 2, w, 2).mean((3, 5))
-    torch.testing.assert_close(layer(x), expected, rtol=1e-12, atol=1e-12)
+@given(SIZES, SIZES, SIZES, st.integers(2, 13), st.integers(2, 13), KERNELS, LAYOUTS, st.integers(0, 99))
+def test_a_down_convolution_is_a_convolution_then_the_mean_of_2x2(n, cin, cout, h, w, k, layout, seed):
+    layer = EqualizedConv2d(cin, cout, k, resample="down").double()
+    x = normal(n, cin, h, w, seed=seed).contiguous(memory_format=layout)
+    full = F.conv2d(x, layer.weight * layer.weight_scale, padding=k // 2)
+    expected = full[:, :, : h // 2 * 2, : w // 2 * 2].reshape(n, cout, h // 2, 2, w // 2, 2).mean((3, 5))
+    for penalised in (False, True):
+        torch.testing.assert_close(layer(x, penalised), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("kernel", "resample"), [(2, ""), (4, "up"), (1, "down")])
+def test_a_kernel_without_a_middle_or_too_small_for_its_box_is_refused(kernel, resample):
+    with pytest.raises(ValueError, match=f"kernel of {kernel}"):
+        EqualizedConv2d(1, 1, kernel, resample=resample)
 
 
 @pytest.mark.parametrize("resample", ["", "up", "down"])
