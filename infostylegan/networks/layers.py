@@ -105,7 +105,7 @@ class EqualizedConv2d(nn.Module):
     filtered with apart, after the convolution or before it. What is convolved, at a stride of 2, is then the
     kernel alone: the same numbers, but for rounding, for a quarter of the work.
 
-    `dtype` is the type in which product and box are computed (torch.bfloat16 or None for that of the input);
+    `dtype` is the type in which the product is computed (torch.bfloat16 or None for that of the input);
     weights and results keep theirs. Raises ValueError for a `kernel` that is even, or 1 with `resample`.
 
     In eval mode with a frozen weight (`requires_grad` False, as `load_generator` gives it) the kernel is made
@@ -132,18 +132,16 @@ class EqualizedConv2d(nn.Module):
 
     def forward(self, x: Tensor, penalised: bool = False) -> Tensor:
         """`penalised` takes a way to the same result on which second derivatives are cheap."""
-        out_type = x.dtype
-        if self.dtype is not None:
-            x = x.to(self.dtype)
-        kernel = self.kernel(x.dtype)
+        out_type, dtype = x.dtype, self.dtype or x.dtype
+        kernel = self.kernel(dtype)
         if self.resample == "up":
-            y = channels_first(F.conv_transpose2d(x, kernel, stride=2, padding=self.padding - 1))
-            return upfirdn2d(y, self.box.float(), gain=4.0).to(out_type)
+            y = F.conv_transpose2d(x.to(dtype), kernel, stride=2, padding=self.padding - 1)
+            return upfirdn2d(channels_first(y).to(out_type), self.box.float(), gain=4.0)
         stride, padding = 1, self.padding
         if self.resample == "down":
             x, stride, padding = upfirdn2d(x, self.box.float(), padding=1), 2, self.padding - 1
         convolve = conv2d if penalised else F.conv2d
-        return convolve(x, kernel, stride=stride, padding=padding).to(out_type)
+        return convolve(x.to(dtype), kernel, stride=stride, padding=padding).to(out_type)
 
     def kernel(self, dtype: torch.dtype) -> Tensor:
         """The kernel that is convolved with: [out, in, k, k], or [in, out, k, k] for "up"."""
