@@ -157,7 +157,9 @@ def time_all(
 @click.option("--threads", type=int, help="[default: torch's]")
 @click.option("--clock", type=click.Choice(["wall", "cpu"]), default="wall", help="cpu: for one thread.")
 @click.option("--quantile", default=0.5, help="Of the rounds; 0.5 is the median.")
-@click.option("--simd", type=click.Choice(["avx512bf16", "avx512", "avx2", "base"]), help="[default: the best here]")
+@click.option(
+    "--simd", type=click.Choice(["avx512bf16", "avx512", "avx2", "base"]), help="[default: the best here]"
+)
 def main(
     ops: tuple[str, ...],
     passes: tuple[str, ...],
