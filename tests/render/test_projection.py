@@ -209,7 +209,7 @@ def test_direct_gray_conditional_and_plain_generators_work_too(options):
     label = torch.tensor([1]) if G.labels else None
     image = G(z, c, label, noise="const")
     start = psnr(G(*latents(G, 6), label, noise="const"), image)
-    p = project(G, D, image, label=label, steps=100)
+    p = project(G, D, image, label=label, steps=200)  # after 100 the gray one is still on its way, at 25
     assert p.psnr > max(25, start + 8)
     assert p.label is None if label is None else torch.equal(p.label, label)
     check_fit(G, p)
