@@ -40,7 +40,7 @@ class ReadyConv2d(nn.Module):
             raise ValueError("ReadyConv2d: made for generators, whose convolutions don't halve")
         self.up, self.padding = layer.resample == "up", layer.padding
         kernel = layer.make_kernel(torch.float32).detach() * (4.0 if self.up else 1.0)  # for the mean of four
-        self.kernel = nn.Parameter(kernel.contiguous().clone(), requires_grad=False)
+        self.kernel = nn.Parameter(kernel.contiguous(), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.up:

@@ -17,8 +17,8 @@ from infostylegan.training.step import LossSettings
 
 PRECISIONS = ("fp32", "bf16")
 LARGEST = 1024  # resolution
-# Eight times the paper's networks; beyond, a slip would fill a machine before the plan is drawn.
-WIDEST = {"fmap_base": 65536, "fmap_max": 4096, "latent_dim": 4096, "mapping_layers": 64}
+# Of networks eight times the paper's: beyond, a slip would fill a machine before the plan is drawn.
+MOST = {"fmap_base": 65536, "fmap_max": 4096, "latent_dim": 4096, "mapping_layers": 64, "trunk_share": 1}
 Table = float | Mapping[int, float]
 POSITIVE = (
     "kimg", "r1_interval", "ema_kimg", "fmap_base", "fmap_max", "latent_dim", "micro_batch", "mapping_layers",
@@ -121,10 +121,9 @@ class TrainingOptions:
                     sound = math.isfinite(number) and (number > 0 or (number == 0 and name not in POSITIVE))
                     least = "greater than 0" if name in POSITIVE else "0 or more"
                     demand(sound, f"{option} {number}: must be {least}")
-        for name, most in WIDEST.items():
+        for name, most in MOST.items():
             value = getattr(self, name)
             demand(value <= most, f"--{name.replace('_', '-')} {value}: must be at most {most}")
-        demand(self.trunk_share <= 1.0, f"--trunk-share {self.trunk_share}: must be at most 1")
         demand(self.seed < 2**63, f"--seed {self.seed}: must be less than 2^63")
         demand(round(self.kimg * 1000) >= 1, f"--kimg {self.kimg}: less than one image")
         sizes = self.batch.values() if isinstance(self.batch, Mapping) else [self.batch]
